@@ -1,0 +1,1 @@
+//! Durable MQTT sessions on flash and files, for dunlin.
