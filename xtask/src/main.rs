@@ -1,2 +1,77 @@
 //! The project's chores, one command each.
-fn main() {}
+//!
+//! `cargo xtask test` runs every stage in order and is all that CI calls; each stage also runs alone. A stage is a
+//! function that returns an error when its promise does not hold; what it prints on the way is its report. This file
+//! only says which stages there are.
+
+mod callgraph;
+mod cargo;
+mod core_api;
+mod deviations;
+mod elf;
+mod features;
+mod firmware;
+mod packages;
+mod panic;
+mod process;
+mod readme;
+mod spec;
+mod stack;
+mod stages;
+mod tags;
+
+use std::process::ExitCode;
+
+use stages::Stage;
+
+/// Every stage, in the order in which `test` runs them: the quick ones that fail often come first.
+const STAGES: &[Stage] = &[
+    Stage { name: "fmt", about: "all sources are formatted", run: cargo::fmt },
+    Stage { name: "deps", about: "the core depends on nothing and runs no code at build time", run: cargo::deps },
+    Stage { name: "deviations", about: "every exception to the coding rules is recorded", run: deviations::run },
+    Stage { name: "clippy", about: "no lint in the workspace, none of the core's stricter set", run: cargo::clippy },
+    Stage { name: "tests", about: "unit tests, integration tests and doc tests of the workspace", run: cargo::tests },
+    Stage { name: "doc", about: "rustdoc has nothing to complain about", run: cargo::doc },
+    Stage { name: "readme", about: "the Rust blocks of the documents compile and pass", run: readme::run },
+    Stage {
+        name: "features",
+        about: "every set of the core's features builds, host and Cortex-M0",
+        run: features::run,
+    },
+    Stage { name: "spec", about: "every statement and hostile case has its code and its test", run: spec::run },
+    Stage { name: "panic", about: "no panic and no formatting can be reached from the core", run: panic::run },
+    Stage { name: "stack", about: "no call into the core needs more than 512 bytes of stack", run: stack::run },
+];
+
+fn main() -> ExitCode {
+    let argument = std::env::args().nth(1);
+    let outcome = match argument.as_deref() {
+        Some("test") => packages::ensure().and_then(|()| stages::run_all(STAGES)),
+        Some(name) => match STAGES.iter().find(|stage| stage.name == name) {
+            Some(stage) => (stage.run)(),
+            None => {
+                eprintln!("no stage is called `{name}`\n");
+                usage();
+                return ExitCode::from(2);
+            }
+        },
+        None => {
+            usage();
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() {
+    eprintln!("usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask STAGE\n");
+    for stage in STAGES {
+        eprintln!("  {:<12}{}", stage.name, stage.about);
+    }
+}

@@ -1,0 +1,109 @@
+//! The stages that are cargo's own: format, lints, tests, documentation; and the promise of no dependency.
+
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, TargetKind};
+
+use crate::process::{self, cargo, root};
+
+/// The core may offer these, off by default; nothing else.
+const OPTIONAL: &[&str] = &["defmt", "log"];
+
+/// What the core keeps to beyond the lints of the workspace; the rules are in docs/coding-rules.md.
+const CORE_LINTS: &[&str] = &[
+    // L1, L8, L9: the language subset. The types that L8 bans are listed in crates/dunlin-core/clippy.toml.
+    "std_instead_of_core",
+    "alloc_instead_of_core",
+    "disallowed_types",
+    "float_arithmetic",
+    // P1 to P3: no panic.
+    "unwrap_used",
+    "expect_used",
+    "panic",
+    "unreachable",
+    "todo",
+    "unimplemented",
+    "indexing_slicing",
+    "string_slice",
+    "arithmetic_side_effects",
+    // T1 to T6: numbers and types.
+    "as_conversions",
+    "cast_lossless",
+    "cast_possible_truncation",
+    "cast_possible_wrap",
+    "cast_precision_loss",
+    "cast_sign_loss",
+    "wildcard_enum_match_arm",
+    "exhaustive_enums",
+    "fn_params_excessive_bools",
+    "too_many_arguments",
+    "large_stack_arrays",
+    "large_types_passed_by_value",
+    // C2, C5: control flow. The limits are in crates/dunlin-core/clippy.toml.
+    "too_many_lines",
+    "cognitive_complexity",
+    "excessive_nesting",
+    "let_underscore_must_use",
+    // V1 and the record of deviations.
+    "missing_errors_doc",
+    "allow_attributes",
+    "allow_attributes_without_reason",
+];
+
+pub fn fmt() -> Result<()> {
+    process::run(cargo().args(["fmt", "--all", "--check"]))?;
+    for manifest in ["xtask/panic-proof/Cargo.toml", "xtask/size-app/Cargo.toml"] {
+        process::run(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(())
+}
+
+pub fn clippy() -> Result<()> {
+    process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // Only the library as it ships: its tests may unwrap.
+    let mut core = cargo();
+    core.args(["clippy", "--package", "dunlin-core", "--lib", "--", "-D", "warnings", "-D", "missing_docs"]);
+    for lint in CORE_LINTS {
+        core.args(["-D", &format!("clippy::{lint}")]);
+    }
+    process::run(&mut core)
+}
+
+pub fn tests() -> Result<()> {
+    let report = process::output(cargo().args(["test", "--workspace"]))?;
+    let results = report.lines().filter(|line| line.starts_with("test result: ok."));
+    let count = |line: &str| line.split_whitespace().nth(3).and_then(|word| word.parse::<u32>().ok()).unwrap_or(0);
+    println!("{} tests passed", results.map(count).sum::<u32>());
+    Ok(())
+}
+
+pub fn doc() -> Result<()> {
+    process::run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// dunlin-core has no dependency that anyone gets without asking, no build script and no macro crate.
+pub fn deps() -> Result<()> {
+    let metadata = MetadataCommand::new().current_dir(root()).no_deps().exec()?;
+    let core = core_package(&metadata)?;
+    for dependency in core.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development) {
+        ensure!(dependency.kind == DependencyKind::Normal, "dunlin-core builds with {}", dependency.name);
+        let allowed = dependency.optional && OPTIONAL.contains(&dependency.name.as_str());
+        ensure!(allowed, "dunlin-core depends on {}", dependency.name);
+    }
+    let builds_code = |kind: &TargetKind| matches!(kind, TargetKind::CustomBuild | TargetKind::ProcMacro);
+    ensure!(
+        !core.targets.iter().flat_map(|target| &target.kind).any(builds_code),
+        "dunlin-core runs code at build time"
+    );
+    ensure!(core.rust_version.is_some(), "dunlin-core names no MSRV");
+
+    // The manifest says so; the resolved tree must agree.
+    let tree = process::output(cargo().args(["tree", "--package", "dunlin-core", "--edges", "normal,build"]))?;
+    ensure!(tree.lines().count() == 1, "dunlin-core does not stand alone:\n{tree}");
+    print!("{tree}");
+    Ok(())
+}
+
+/// What cargo knows of the core.
+pub fn core_package(metadata: &Metadata) -> Result<&Package> {
+    metadata.packages.iter().find(|package| package.name == "dunlin-core").context("the workspace has no dunlin-core")
+}

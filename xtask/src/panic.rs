@@ -1,0 +1,135 @@
+//! The proof that nothing in the core can panic or format.
+//!
+//! The library xtask/panic-proof exports every public function of the core; its panic handler calls a function that
+//! nobody defines. Linking from those functions, with everything unreachable dropped, fails exactly if a panic is
+//! reachable. That depends on what the optimiser can see, so it is done for every optimisation level one may ship,
+//! with link-time optimisation and without.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use object::{Object, ObjectSymbol};
+
+use crate::callgraph::CallGraph;
+use crate::core_api;
+use crate::elf::Image;
+use crate::firmware::{self, Build, CORTEX_M4F, Linked};
+use crate::process::scratch;
+
+const OPT_LEVELS: [&str; 5] = ["1", "2", "3", "s", "z"];
+const LTO: [&str; 2] = ["off", "fat"];
+
+/// What the panic handler calls.
+const PANIC: &str = "dunlin_panic_reachable";
+/// How the exported functions begin their names.
+pub const PREFIX: &str = "proof:";
+const SEEDED: &str = "proof:seeded";
+
+/// Functions that are written for constants: there, what they refuse does not compile. Called at run time they would
+/// panic, which their documentation says. Everything else that the core exports must be in the proof.
+const FOR_CONSTANTS: &[&str] = &[];
+
+pub fn run() -> Result<()> {
+    let mut count = 0;
+    let mut findings = Vec::new();
+    println!("opt  lto  functions    flash");
+    for opt_level in OPT_LEVELS {
+        for lto in LTO {
+            let library = build(opt_level, lto, "").run()?;
+            let roots = exported(&library)?;
+            if count == 0 {
+                ensure_complete(&roots)?;
+            }
+            count = roots.len();
+            let verdict = match prove(&library, &roots)? {
+                Ok(flash) => format!("{flash:>6} B"),
+                Err(why) => {
+                    findings.push(format!("opt {opt_level}, lto {lto}: {why}"));
+                    "  FAILS".to_owned()
+                }
+            };
+            println!("{opt_level:<5}{lto:<5}{count:>9}  {verdict}");
+        }
+    }
+    for lto in LTO {
+        let library = build("z", lto, "seeded").run()?;
+        let seen = prove(&library, &[SEEDED.to_owned()])?.is_err();
+        ensure!(seen, "a panic that was put in on purpose went unseen at opt z, lto {lto}: the proof is worth nothing");
+    }
+    println!("an index put in on purpose is refused, with LTO and without");
+    if !findings.is_empty() {
+        bail!("{}", findings.join("\n"));
+    }
+    Ok(())
+}
+
+/// The library of all public functions.
+pub fn build<'a>(opt_level: &'a str, lto: &'a str, features: &'a str) -> Build<'a> {
+    Build { package: "panic-proof", target: &CORTEX_M4F, opt_level, lto, features }
+}
+
+/// The functions that `library` exports for the proof, without the seeded one.
+pub fn exported(library: &Path) -> Result<Vec<String>> {
+    let bytes = std::fs::read(library)?;
+    let archive = object::read::archive::ArchiveFile::parse(&*bytes)?;
+    let mut roots = Vec::new();
+    for member in archive.members() {
+        let Ok(file) = object::File::parse(member?.data(&*bytes)?) else { continue };
+        let names = file.symbols().filter(|symbol| symbol.is_definition()).filter_map(|symbol| symbol.name().ok());
+        roots.extend(names.filter(|name| name.starts_with(PREFIX)).map(str::to_owned));
+    }
+    roots.sort();
+    roots.dedup();
+    ensure!(!roots.is_empty(), "{} exports nothing", library.display());
+    Ok(roots)
+}
+
+/// Fails when a public function of the core is not among `roots`, or a root is no longer a function of the core.
+fn ensure_complete(roots: &[String]) -> Result<()> {
+    let public = core_api::public_functions()?;
+    let proved: std::collections::BTreeSet<_> =
+        roots.iter().map(|root| root.trim_start_matches(PREFIX).to_owned()).collect();
+    let missing: Vec<_> =
+        public.difference(&proved).filter(|name| !FOR_CONSTANTS.contains(&name.as_str())).map(String::as_str).collect();
+    ensure!(missing.is_empty(), "not in xtask/panic-proof/src/roots.rs: {}", missing.join(", "));
+    let stale: Vec<_> = proved.difference(&public).map(String::as_str).collect();
+    ensure!(stale.is_empty(), "in xtask/panic-proof/src/roots.rs, but not public in the core: {}", stale.join(", "));
+    Ok(())
+}
+
+/// Links; returns the flash that all of it takes, or why it is not free of panics.
+fn prove(library: &Path, roots: &[String]) -> Result<Result<u64, String>> {
+    let path = image_path()?;
+    let image = match firmware::link(&CORTEX_M4F, &[library], roots, &[], &path)? {
+        Linked::Image(path) => Image::read(&path)?,
+        Linked::Undefined(symbols) => {
+            ensure!(symbols == [PANIC], "the proof needs {}", symbols.join(", "));
+            return Ok(Err(format!(
+                "a panic is reachable\n{}",
+                chain_to(library, roots, &[PANIC], |name| name == PANIC)?
+            )));
+        }
+    };
+    let formats = |name: &str| name.contains("core::fmt::") || name.contains("::fmt");
+    if let Some(symbol) = image.symbols.iter().find(|symbol| symbol.is_function && formats(&symbol.name)) {
+        return Ok(Err(format!("{} is reachable\n{}", symbol.name, chain_to(library, roots, &[], formats)?)));
+    }
+    Ok(Ok(image.section(".text") + image.section(".rodata") + image.section(".data")))
+}
+
+/// How `roots` come to a function that must not be there: the calls on the way, for whoever has to find the line.
+fn chain_to(library: &Path, roots: &[String], definitions: &[&str], is_goal: impl Fn(&str) -> bool) -> Result<String> {
+    let path = firmware::link_whole(&CORTEX_M4F, &[library], roots, definitions, &image_path()?)?;
+    let image = Image::read(&path)?;
+    let graph = CallGraph::read(&CORTEX_M4F, &path, &image)?;
+    // An invented symbol has no code, hence no label: the handler that calls it is the end of the chain.
+    let is_goal = |name: &str| is_goal(name) || name.ends_with("rust_begin_unwind") || name.contains("panic");
+    let chain = graph.path(roots, is_goal).context("reachable, but by no direct call")?;
+    Ok(format!("    {}", chain.join("\n    -> ")))
+}
+
+fn image_path() -> Result<PathBuf> {
+    let directory = scratch("panic-proof");
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory.join("proof.elf"))
+}
