@@ -1,0 +1,106 @@
+//! Bytes received and not yet used up.
+//!
+//! The caller reads from its stream into [`Inbox::space`] and says how much came; the session takes packets from the
+//! front. Packets are parsed where they lie, and events borrow them from here. The inbox knows nothing of a session:
+//! one inbox can serve one session after another.
+
+use crate::bytes;
+
+/// A buffer for received bytes. Its length is the largest packet that can be received whole.
+#[derive(Debug)]
+pub struct Inbox<'m> {
+    buf: &'m mut [u8],
+    start: usize,
+    end: usize,
+    /// Bytes from `start` that the event last returned still borrows.
+    used: usize,
+}
+
+/// A range of the inbox's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub start: usize,
+    pub len: usize,
+}
+
+impl Span {
+    pub const EMPTY: Self = Self { start: 0, len: 0 };
+}
+
+impl<'m> Inbox<'m> {
+    /// An empty inbox in `buf`. At least 16 bytes are needed to speak MQTT at all.
+    #[must_use]
+    pub const fn new(buf: &'m mut [u8]) -> Self {
+        Self { buf, start: 0, end: 0, used: 0 }
+    }
+
+    /// Where to read the next bytes into.
+    ///
+    /// Empty when the session must send something before it can take the packet that fills the inbox. Do not read
+    /// then, since reading into nothing looks like the end of the stream: send what `transmit` gives, and poll.
+    pub fn space(&mut self) -> &mut [u8] {
+        let tail = self.buf.len().saturating_sub(self.end);
+        // Moving is worth it when it gains more room than there is.
+        if self.used == 0 && self.start > tail {
+            bytes::slide(self.buf, 0, self.start, self.end.saturating_sub(self.start));
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        self.buf.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Says that `n` bytes were read into [`space`](Self::space).
+    pub fn filled(&mut self, n: usize) {
+        self.end = self.end.saturating_add(n).min(self.buf.len());
+    }
+
+    /// Copies in as much of `bytes` as there is room for, and says how much.
+    pub fn push(&mut self, bytes: &[u8]) -> usize {
+        let n = crate::packet::writer::copy(self.space(), bytes);
+        self.filled(n);
+        n
+    }
+
+    /// Forgets what was received, for a new stream.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        self.used = 0;
+    }
+
+    /// The largest packet that can be received whole, in bytes.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Bytes received that no event has taken yet.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        self.buf.get(self.start.saturating_add(self.used)..self.end).unwrap_or_default()
+    }
+
+    /// Drops the bytes of the event last returned.
+    pub(crate) fn discard_used(&mut self) {
+        self.start = self.start.saturating_add(self.used).min(self.end);
+        self.used = 0;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Takes `len` bytes off the front; they stay readable until `discard_used`.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.used = self.used.saturating_add(len).min(self.end.saturating_sub(self.start));
+    }
+
+    /// The span of `len` bytes that begins `offset` bytes behind the front.
+    pub(crate) fn span(&self, offset: usize, len: usize) -> Span {
+        Span { start: self.start.saturating_add(offset), len }
+    }
+
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        self.buf.get(span.start..).and_then(|rest| rest.get(..span.len)).unwrap_or_default()
+    }
+}

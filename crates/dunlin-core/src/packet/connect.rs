@@ -1,0 +1,116 @@
+//! CONNECT and CONNACK (MQTT 3.1, 3.2).
+
+use super::header;
+use super::writer::Writer;
+use super::{QoS, Violation};
+use crate::session::options::Options;
+
+const CLEAN_SESSION: u8 = 0x02;
+const WILL: u8 = 0x04;
+const WILL_RETAIN: u8 = 0x20;
+const PASSWORD: u8 = 0x40;
+const USER_NAME: u8 = 0x80;
+
+/// Why a server refused the connection (MQTT 3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// 1: the server does not speak this version of MQTT.
+    ProtocolVersion,
+    /// 2: the server does not take this client identifier.
+    ClientId,
+    /// 3: the server is there, MQTT on it is not. Trying again later is right.
+    ServerUnavailable,
+    /// 4: user name or password is malformed.
+    Credentials,
+    /// 5: this client may not connect.
+    NotAuthorized,
+    /// A return code that MQTT 3.1.1 reserves, 6 to 255.
+    Reserved(u8),
+}
+
+impl Refusal {
+    /// Whether the same CONNECT may succeed later. Where it cannot, a client that tries for ever only makes noise.
+    #[must_use]
+    pub const fn may_heal(self) -> bool {
+        match self {
+            Self::ServerUnavailable | Self::Reserved(_) => true,
+            Self::ProtocolVersion | Self::ClientId | Self::Credentials | Self::NotAuthorized => false,
+        }
+    }
+}
+
+/// What a CONNACK says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connack {
+    Accepted { session_present: bool },
+    Refused(Refusal),
+}
+
+/// Reads the two bytes after the fixed header of a CONNACK.
+pub(crate) fn connack(body: &[u8]) -> Result<Connack, Violation> {
+    match *body {
+        [present @ 0..=1, 0] => Ok(Connack::Accepted { session_present: present == 1 }),
+        [0, code] => Ok(Connack::Refused(match code {
+            1 => Refusal::ProtocolVersion,
+            2 => Refusal::ClientId,
+            3 => Refusal::ServerUnavailable,
+            4 => Refusal::Credentials,
+            5 => Refusal::NotAuthorized,
+            reserved => Refusal::Reserved(reserved),
+        })),
+        _ => Err(Violation::SessionPresent), // [MQTT-3.2.2-4] and the reserved flags
+    }
+}
+
+/// Bytes `sent..` of the CONNECT packet that `options` describe, as many as fit `out`; gives how many, and the length
+/// of the whole packet.
+pub(crate) fn encode(options: &Options<'_>, sent: usize, out: &mut [u8]) -> (usize, usize) {
+    let mut measure = Writer::new(usize::MAX, &mut []);
+    encode_body(options, &mut measure);
+    let mut writer = Writer::new(sent, out);
+    writer.put_header(header::CONNECT, measure.total());
+    encode_body(options, &mut writer);
+    (writer.written(), writer.total())
+}
+
+fn encode_body(options: &Options<'_>, writer: &mut Writer<'_>) {
+    writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, flags(options)]);
+    writer.put_u16(options.keep_alive_s);
+    // [MQTT-3.1.3-1] identifier, will topic, will message, user name, password. [MQTT-3.1.3-3]
+    writer.put_binary(options.client_id.as_bytes());
+    if let Some(will) = &options.will {
+        writer.put_binary(will.topic.as_bytes()); // [MQTT-3.1.2-9]
+        writer.put_binary(will.payload);
+    }
+    if let Some(user_name) = options.user_name {
+        writer.put_binary(user_name.as_bytes()); // [MQTT-3.1.2-19]
+        if let Some(password) = options.password {
+            writer.put_binary(password); // [MQTT-3.1.2-21]
+        }
+    }
+}
+
+fn flags(options: &Options<'_>) -> u8 {
+    let mut flags = if options.clean_session() { CLEAN_SESSION } else { 0 };
+    // Without a will, its QoS and RETAIN stay zero [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-15].
+    if let Some(will) = &options.will {
+        flags |= WILL;
+        flags |= match will.qos {
+            QoS::AtMostOnce => 0,
+            QoS::AtLeastOnce => 0x08,
+            QoS::ExactlyOnce => 0x10, // [MQTT-3.1.2-14]
+        };
+        if will.retain {
+            flags |= WILL_RETAIN;
+        }
+    }
+    // [MQTT-3.1.2-18] [MQTT-3.1.2-20]; a password alone cannot be said [MQTT-3.1.2-22].
+    if options.user_name.is_some() {
+        flags |= USER_NAME;
+        if options.password.is_some() {
+            flags |= PASSWORD;
+        }
+    }
+    flags
+}

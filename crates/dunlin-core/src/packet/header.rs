@@ -1,0 +1,143 @@
+//! The fixed header: packet type, flags and Remaining Length (MQTT 2.2).
+
+use super::Violation;
+
+/// First bytes of the packets that a client sends [MQTT-2.2.2-1]; PUBLISH takes flags.
+pub(crate) const CONNECT: u8 = 0x10;
+pub(crate) const PUBLISH: u8 = 0x30;
+pub(crate) const PUBACK: u8 = 0x40;
+pub(crate) const PUBREC: u8 = 0x50;
+pub(crate) const PUBREL: u8 = 0x62; // [MQTT-3.6.1-1]
+pub(crate) const PUBCOMP: u8 = 0x70;
+pub(crate) const SUBSCRIBE: u8 = 0x82; // [MQTT-3.8.1-1]
+pub(crate) const UNSUBSCRIBE: u8 = 0xA2; // [MQTT-3.10.1-1]
+pub(crate) const PINGREQ: u8 = 0xC0;
+pub(crate) const DISCONNECT: u8 = 0xE0;
+
+/// The largest Remaining Length that four bytes can say.
+pub(crate) const MAX_REMAINING: usize = 268_435_455;
+
+/// What a server may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Connack,
+    Publish,
+    Puback,
+    Pubrec,
+    Pubrel,
+    Pubcomp,
+    Suback,
+    Unsuback,
+    Pingresp,
+}
+
+/// A fixed header that has been read and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub kind: Kind,
+    /// The first byte as it came: PUBLISH has its flags there.
+    pub first: u8,
+    /// Bytes of the fixed header itself, 2 to 5.
+    pub len: usize,
+    /// Bytes that follow it.
+    pub remaining: usize,
+}
+
+/// Reads the fixed header at the start of `bytes`; `None` means that more bytes must come.
+///
+/// Refuses as early as a refusal is certain: an HTTP answer falls at its first byte, a PUBACK with a length of a
+/// thousand before any of the thousand came.
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Violation> {
+    let [first, rest @ ..] = bytes else { return Ok(None) };
+    let kind = kind(*first)?;
+    let Some((remaining, len)) = read_length(rest)? else { return Ok(None) };
+    let fits = match kind {
+        Kind::Connack | Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => remaining == 2,
+        Kind::Pingresp => remaining == 0,
+        Kind::Suback | Kind::Publish => remaining > 2,
+    };
+    if !fits {
+        return Err(Violation::Length);
+    }
+    Ok(Some(Header { kind, first: *first, len: len.saturating_add(1), remaining }))
+}
+
+/// The packet type and flags in the first byte [MQTT-2.2.2-2]. A PUBLISH may have any flags here; its own decoder looks.
+fn kind(first: u8) -> Result<Kind, Violation> {
+    let (kind, flags) = match first >> 4 {
+        2 => (Kind::Connack, 0),
+        3 => return Ok(Kind::Publish),
+        4 => (Kind::Puback, 0),
+        5 => (Kind::Pubrec, 0),
+        6 => (Kind::Pubrel, 2),
+        7 => (Kind::Pubcomp, 0),
+        9 => (Kind::Suback, 0),
+        11 => (Kind::Unsuback, 0),
+        13 => (Kind::Pingresp, 0),
+        _ => return Err(Violation::PacketType),
+    };
+    if first & 0x0F == flags { Ok(kind) } else { Err(Violation::Flags) }
+}
+
+/// Remaining Length (MQTT 2.2.3): its value and how many bytes it took. Longer forms than needed are not forbidden in
+/// 3.1.1 and accepted; a fifth byte is refused at the fourth.
+fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
+    let mut value = 0_usize;
+    for (byte, (len, shift)) in bytes.iter().zip([(1_usize, 0_u32), (2, 7), (3, 14), (4, 21)]) {
+        value |= usize::from(*byte & 0x7F).wrapping_shl(shift);
+        if *byte & 0x80 == 0 {
+            return Ok(Some((value, len)));
+        }
+        if len == 4 {
+            return Err(Violation::Length);
+        }
+    }
+    Ok(None)
+}
+
+/// Remaining Length as it goes on the wire: `bytes[..len]`, in its shortest form. `value` is at most [`MAX_REMAINING`].
+pub(crate) fn length(value: usize) -> ([u8; 4], usize) {
+    let mut bytes = [0; 4];
+    let mut len = 0_usize;
+    let mut rest = value;
+    for byte in &mut bytes {
+        let [low, ..] = rest.to_le_bytes();
+        rest = rest.wrapping_shr(7);
+        len = len.saturating_add(1);
+        if rest == 0 {
+            *byte = low & 0x7F;
+            break;
+        }
+        *byte = low | 0x80;
+    }
+    (bytes, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_reads_back_in_its_shortest_form() {
+        for value in (0..20_000).chain(2_097_000..2_097_300).chain(MAX_REMAINING - 10..=MAX_REMAINING) {
+            let (bytes, len) = length(value);
+            let shortest = 1 + usize::from(value > 127) + usize::from(value > 16_383) + usize::from(value > 2_097_151);
+            assert_eq!((len, read_length(&bytes[..len])), (shortest, Ok(Some((value, len)))));
+            for cut in 0..len {
+                assert_eq!(read_length(&bytes[..cut]), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_of_five_bytes_is_refused_at_the_fourth() {
+        assert_eq!(read_length(&[0xFF, 0xFF, 0xFF]), Ok(None));
+        assert_eq!(read_length(&[0xFF, 0xFF, 0xFF, 0xFF]), Err(Violation::Length));
+        assert_eq!(read_length(&[0x80, 0x80, 0x80, 0x80, 0x00]), Err(Violation::Length));
+    }
+
+    #[test]
+    fn a_longer_form_than_needed_is_accepted() {
+        assert_eq!(read_length(&[0x80, 0x00]), Ok(Some((0, 2))));
+    }
+}

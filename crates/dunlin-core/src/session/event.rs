@@ -1,0 +1,230 @@
+//! What a session tells: [`Event`], and [`Ready`], the same by index.
+
+use crate::inbox::{Inbox, Span};
+use crate::packet::subscribe::ReturnCodes;
+use crate::packet::{PacketId, QoS};
+use crate::topic::Levels;
+
+/// What happened. Borrows the inbox where it carries bytes, never the session: one may publish while holding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'b> {
+    /// The server accepted the connection.
+    Connected {
+        /// Session present: the server went on with the session of an earlier connection. If not, the session
+        /// subscribes by itself to everything it should be subscribed to.
+        resumed: bool,
+    },
+    /// A message arrived, whole. It counts as handled when `poll` is called again (with
+    /// [`Options::manual_acks`](crate::Options::manual_acks): when it is acknowledged).
+    Message(Message<'b>),
+    /// A piece of a message that is larger than the inbox; only with `Options::stream_large`.
+    Chunk(Chunk<'b>),
+    /// A message did not fit the inbox. Its bytes passed by, its acknowledgement goes out: see
+    /// [`Oversize`](crate::Oversize).
+    Skipped {
+        /// Quality of service of the message.
+        qos: QoS,
+        /// Bytes of the whole packet.
+        len: usize,
+    },
+    /// The server has taken the message that [`publish`](crate::Session::publish) returned this identifier for:
+    /// PUBACK or PUBCOMP came.
+    Delivered(PacketId),
+    /// The message was replaced before it was ever sent, by one published with
+    /// [`publish_replacing`](crate::Session::publish_replacing).
+    Replaced(PacketId),
+    /// The server lost the session after it had taken this QoS 2 message and before it said PUBCOMP. Whether the
+    /// message reached its subscribers is unknown; repeating it could double it.
+    Forgotten(PacketId),
+    /// The server answered a SUBSCRIBE.
+    Subscribed(Subscribed<'b>),
+    /// The server answered the [`unsubscribe`](crate::Session::unsubscribe) of this identifier.
+    Unsubscribed(PacketId),
+}
+
+/// The answer to a SUBSCRIBE, its own or the session's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed<'b> {
+    /// What was answered.
+    pub request: Request,
+    /// One return code per filter, in the order of the request.
+    pub codes: ReturnCodes<'b>,
+}
+
+/// Which filters a [`Subscribed`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Request {
+    /// Those of the [`subscribe`](crate::Session::subscribe) that returned this identifier. Comes again when the
+    /// session had to subscribe again, with the filters that the server granted the first time.
+    Filters(PacketId),
+    /// Those of [`Options::subscriptions`](crate::Options::subscriptions) from this index on.
+    Table {
+        /// Index of the first filter answered.
+        first: usize,
+    },
+}
+
+/// A message that arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message<'b> {
+    /// The topic name it was published to.
+    pub topic: &'b str,
+    /// Its payload, possibly empty.
+    pub payload: &'b [u8],
+    /// The quality of service it came with, at most what was subscribed.
+    pub qos: QoS,
+    /// Set when the server had kept it before this client subscribed [MQTT-3.3.1-8].
+    pub retain: bool,
+    /// Set when the server may have sent it before (MQTT 3.3.1.1). At QoS 1 it may have been handled already.
+    pub dup: bool,
+    pub(crate) receipt: Option<Receipt>,
+}
+
+impl<'b> Message<'b> {
+    /// The levels of the topic name, for a slice pattern.
+    #[must_use]
+    pub fn levels(&self) -> Levels<'b> {
+        Levels::of(self.topic)
+    }
+
+    /// The payload as text, if it is UTF-8.
+    #[must_use]
+    pub fn text(&self) -> Option<&'b str> {
+        core::str::from_utf8(self.payload).ok()
+    }
+
+    /// What [`acknowledge`](crate::Session::acknowledge) takes; `None` at QoS 0, which has nothing to acknowledge.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<Receipt> {
+        self.receipt
+    }
+}
+
+/// Shows how long the payload is, not what is in it.
+impl core::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic)
+            .field("payload_len", &self.payload.len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("dup", &self.dup)
+            .finish()
+    }
+}
+
+/// A piece of a message. If the connection ends in between, the message starts again at offset 0 on a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Chunk<'b> {
+    /// The topic name, with the first chunk only.
+    pub topic: Option<&'b str>,
+    /// This piece of the payload.
+    pub bytes: &'b [u8],
+    /// Where in the payload it belongs.
+    pub offset: usize,
+    /// Length of the whole payload.
+    pub total: usize,
+    /// The quality of service of the message.
+    pub qos: QoS,
+    /// As in [`Message::retain`].
+    pub retain: bool,
+    /// As in [`Message::dup`].
+    pub dup: bool,
+    pub(crate) receipt: Option<Receipt>,
+}
+
+impl Chunk<'_> {
+    /// Whether the message is complete with this chunk.
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        self.offset.saturating_add(self.bytes.len()) >= self.total
+    }
+
+    /// With the last chunk, what [`acknowledge`](crate::Session::acknowledge) takes.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<Receipt> {
+        if self.is_last() { self.receipt } else { None }
+    }
+}
+
+/// Stands for a received message until it is acknowledged. One from an earlier session or, at QoS 1, an earlier
+/// connection acknowledges nothing: the server sends such a message again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    pub(crate) id: PacketId,
+    pub(crate) qos: QoS,
+    pub(crate) epoch: u16,
+}
+
+impl Receipt {
+    /// The packet identifier that the server gave the message.
+    #[must_use]
+    pub const fn packet_id(&self) -> PacketId {
+        self.id
+    }
+}
+
+/// An event by index: what [`poll_ready`](crate::Session::poll_ready) gives to drivers that loop and return.
+///
+/// Turn it into the event with [`Inbox::event`] before anything else is done with the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready(pub(crate) Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain(Event<'static>),
+    Message(Parts),
+    Chunk { parts: Parts, offset: usize, total: usize },
+    Subscribed { request: Request, codes: Span },
+}
+
+/// Where a message lies in the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub topic: Span,
+    pub payload: Span,
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub receipt: Option<Receipt>,
+}
+
+impl Inbox<'_> {
+    /// The event that `ready` stands for.
+    #[must_use]
+    pub fn event(&self, ready: Ready) -> Event<'_> {
+        match ready.0 {
+            Kind::Plain(event) => event,
+            Kind::Message(parts) => Event::Message(Message {
+                topic: self.text(parts.topic),
+                payload: self.bytes(parts.payload),
+                qos: parts.qos,
+                retain: parts.retain,
+                dup: parts.dup,
+                receipt: parts.receipt,
+            }),
+            Kind::Chunk { parts, offset, total } => Event::Chunk(Chunk {
+                topic: Some(self.text(parts.topic)).filter(|topic| !topic.is_empty()),
+                bytes: self.bytes(parts.payload),
+                offset,
+                total,
+                qos: parts.qos,
+                retain: parts.retain,
+                dup: parts.dup,
+                receipt: parts.receipt,
+            }),
+            Kind::Subscribed { request, codes } => {
+                Event::Subscribed(Subscribed { request, codes: ReturnCodes::new(self.bytes(codes)) })
+            }
+        }
+    }
+
+    /// Text was checked when it was decoded.
+    fn text(&self, span: Span) -> &str {
+        core::str::from_utf8(self.bytes(span)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,531 @@
+//! The session: public verbs, each a few lines that name the parts below.
+//!
+//! `outbound` and `inbound` hold the messages of the two directions and do not know each other; `filters` holds what
+//! is subscribed; `keep_alive` alone does arithmetic on time; `next` asks them all what leaves next. Packets that came
+//! are told apart in `incoming`, messages larger than the inbox in `large`.
+
+pub(crate) mod error;
+pub(crate) mod event;
+pub(crate) mod filters;
+pub(crate) mod ids;
+pub(crate) mod inbound;
+mod incoming;
+pub(crate) mod keep_alive;
+mod large;
+pub(crate) mod mark;
+pub(crate) mod next;
+pub(crate) mod options;
+pub(crate) mod outbound;
+#[cfg(feature = "verify")]
+pub(crate) mod verify;
+
+use error::{Fault, PublishError, RestoreError, SubscribeError};
+use event::{Event, Kind, Ready, Receipt};
+use filters::Filters;
+use ids::Ids;
+use inbound::Inbound;
+use keep_alive::{KeepAlive, Overdue};
+use large::Large;
+use mark::{Mark, Restored};
+use next::Sending;
+use options::{Options, Publish};
+use outbound::{Admission, External, NoRoom, Notice, Outbound, Replace};
+
+use crate::inbox::Inbox;
+use crate::log;
+use crate::memory::Memory;
+use crate::packet::publish::Outgoing;
+use crate::packet::{PacketId, QoS};
+use crate::time::Instant;
+use crate::topic::{self, Filter};
+
+/// An MQTT client session, as a value: bytes and time in, bytes and events out.
+///
+/// A session outlives connections. Whoever owns it brings a byte stream and asks three questions, as often as it
+/// likes and in any order: [`poll`](Self::poll) what happened, [`transmit`](Self::transmit) what to send,
+/// [`deadline`](Self::deadline) when to ask again. See the crate's page for a whole program.
+pub struct Session<'s> {
+    options: Options<'s>,
+    outbound: Outbound<'s>,
+    inbound: Inbound<'s>,
+    filters: Filters<'s>,
+    ids: Ids,
+    link: Link,
+    sending: Sending,
+    large: Large,
+    keep_alive: KeepAlive,
+    ignored: u32,
+    skipped: u32,
+}
+
+/// What has become of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Link {
+    Down,
+    /// CONNECT is leaving.
+    Handshake,
+    /// CONNACK is awaited.
+    Await,
+    Up,
+    /// DISCONNECT is to leave.
+    Closing,
+    /// Nothing more is taken or sent but what has begun.
+    Closed(Option<Fault>),
+}
+
+/// What became of the bytes at the front of the inbox.
+enum Step {
+    /// Taken; there is something to tell.
+    Tell(Kind),
+    /// Taken; there is nothing to tell.
+    Again,
+    /// Not taken: more bytes must come, or something must leave first.
+    Wait,
+}
+
+impl<'s> Session<'s> {
+    /// A session without a connection. What was in `memory` does not matter.
+    #[must_use]
+    pub fn new(options: Options<'s>, memory: Memory<'s>) -> Self {
+        Self {
+            options,
+            outbound: Outbound::new(memory.slots, memory.tx),
+            inbound: Inbound::new(memory.received),
+            filters: Filters::new(memory.filters),
+            ids: Ids::new(),
+            link: Link::Down,
+            sending: Sending::new(),
+            large: Large::new(),
+            keep_alive: KeepAlive::new(),
+            ignored: 0,
+            skipped: 0,
+        }
+    }
+
+    /// A byte stream to the server is up: CONNECT is next. Implies [`lost`](Self::lost), and empties the inbox.
+    pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) {
+        self.lost();
+        inbox.clear();
+        self.inbound.open();
+        self.keep_alive.open(now);
+        self.link = match self.options.check() {
+            Ok(()) => Link::Handshake,
+            Err(option) => Link::Closed(Some(Fault::Options(option))),
+        };
+    }
+
+    /// The stream is gone. What is unacknowledged stays, and goes out again on the next one. The message that `poll`
+    /// returned last counts as handled.
+    pub fn lost(&mut self) {
+        self.settle();
+        self.link = Link::Down;
+        self.sending = Sending::new();
+        self.large.rewind();
+        self.outbound.rewind();
+        self.inbound.rewind();
+        self.filters.rewind();
+    }
+
+    /// Says goodbye: acknowledgements that are owed leave, then DISCONNECT, so that the server drops the will
+    /// [MQTT-3.14.4-3]; then `transmit` says [`Close`](next::Transmit::Close). What is unacknowledged stays.
+    pub fn close(&mut self) {
+        self.settle();
+        self.link = match self.link {
+            Link::Up => Link::Closing,
+            Link::Handshake | Link::Await => Link::Closed(None),
+            Link::Down | Link::Closing | Link::Closed(_) => self.link,
+        };
+    }
+
+    /// What happened: takes packets from the inbox until one of them is worth telling.
+    ///
+    /// `None` says that more bytes must come, or that something must leave first: call [`transmit`](Self::transmit)
+    /// until it is idle, and poll again if it sent anything or [`deadline`](Self::deadline) has passed. The message
+    /// returned before counts as handled now, unless acknowledgement is manual.
+    ///
+    /// # Errors
+    /// [`Fault`]: the connection is over, and says so until it is [`lost`](Self::lost) or another one is opened.
+    pub fn poll<'b>(&mut self, now: Instant, inbox: &'b mut Inbox<'_>) -> Result<Option<Event<'b>>, Fault> {
+        let ready = self.poll_ready(now, inbox)?;
+        Ok(ready.map(|ready| inbox.event(ready)))
+    }
+
+    /// As [`poll`](Self::poll), by index: for drivers that loop and return the event, which the borrow checker would
+    /// refuse with a reference. Turn it into the event with [`Inbox::event`].
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn poll_ready(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<Option<Ready>, Fault> {
+        inbox.discard_used();
+        self.settle();
+        self.inbound.go_on();
+        self.tick(now);
+        if let Some((id, notice)) = self.outbound.next_notice(self.options.is_durable()) {
+            let event = match notice {
+                Notice::Forgotten => Event::Forgotten(id),
+                Notice::Replaced => Event::Replaced(id),
+            };
+            return Ok(Some(Ready(Kind::Plain(event))));
+        }
+        loop {
+            match self.link {
+                Link::Closed(Some(fault)) => return Err(fault),
+                // Nothing that comes after the goodbye matters.
+                Link::Down | Link::Closing | Link::Closed(None) => {
+                    inbox.clear();
+                    return Ok(None);
+                }
+                Link::Handshake | Link::Await | Link::Up => {}
+            }
+            match self.step(inbox) {
+                Ok(Step::Tell(kind)) => return Ok(Some(Ready(kind))),
+                Ok(Step::Again) => {}
+                Ok(Step::Wait) => match self.check_overdue(now) {
+                    Ok(()) => return Ok(None),
+                    Err(fault) => self.fail(fault),
+                },
+                Err(fault) => self.fail(fault),
+            }
+        }
+    }
+
+    /// Says that what the server sends is not being read for now, since the application cannot take more. Then a
+    /// missing answer is not the server's fault: whatever is awaited may take its full time again from `now` on.
+    pub fn hold(&mut self, now: Instant) {
+        self.keep_alive.hold(now);
+    }
+
+    /// When to call [`poll`](Self::poll) and [`transmit`](Self::transmit) at the latest, if nothing else happens.
+    /// `None`: no need. Being late is safe, being early is harmless. A time that has passed means now: there is
+    /// something in the inbox that can be taken.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if matches!(self.link, Link::Down | Link::Closing | Link::Closed(_)) {
+            return None;
+        }
+        if self.inbound.can_go_on() {
+            return Some(Instant::from_millis(0));
+        }
+        self.keep_alive.deadline(self.options.keep_alive_s, self.options.answer_timeout_s)
+    }
+
+    /// Accepts a message for delivery and copies it into the session's memory.
+    ///
+    /// Needs one slot and [`tx_len`](crate::memory::tx_len) bytes of `tx`. Returns the packet identifier for QoS 1
+    /// and 2. Sends nothing itself: the bytes leave with the next [`transmit`](Self::transmit). QoS 1 and 2 need no
+    /// connection.
+    ///
+    /// # Errors
+    /// Any [`PublishError`] leaves the session as it was.
+    pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError> {
+        self.admit(publish, None, Replace::Nothing)
+    }
+
+    /// As [`publish`](Self::publish), and when it must, pushes out messages that wait and that were published with
+    /// the same policy.
+    ///
+    /// A message that is pushed out is not lost in silence. Either the new one takes its place under its identifier,
+    /// which is then returned a second time; or it is reported as [`Event::Replaced`].
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`Full`](PublishError::Full) when what may be pushed out does not make enough
+    /// room. Nothing has been pushed out then.
+    #[cfg(feature = "qos1")]
+    pub fn publish_replacing(
+        &mut self,
+        publish: &Publish<'_>,
+        policy: Replace,
+    ) -> Result<Option<PacketId>, PublishError> {
+        self.admit(publish, None, policy)
+    }
+
+    /// As [`publish`](Self::publish), with a payload that stays where it is: `tx` takes only what comes before it,
+    /// and eight bytes. The payload in `head` is not looked at.
+    ///
+    /// [`Transmit::Payload`](next::Transmit::Payload) asks for its bytes when the stream has room. Until the message
+    /// is [`Delivered`](Event::Delivered), they may be asked for again on a later connection.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    #[cfg(feature = "large")]
+    pub fn publish_external(
+        &mut self,
+        head: &Publish<'_>,
+        payload: External,
+    ) -> Result<Option<PacketId>, PublishError> {
+        self.admit(head, Some(payload), Replace::Nothing)
+    }
+
+    /// Subscribes to all of `filters` with one packet; the answer is [`Event::Subscribed`].
+    ///
+    /// Needs no connection. Takes [`filter_len`](crate::memory::filter_len) bytes each of `Memory::filters` for as
+    /// long as the filter is subscribed: when the server loses the session, they are subscribed to again.
+    ///
+    /// # Errors
+    /// Any [`SubscribeError`] leaves the session as it was.
+    #[cfg(feature = "subscribe")]
+    pub fn subscribe(&mut self, filters: &[Filter<'_>]) -> Result<PacketId, SubscribeError> {
+        self.filters.check_subscribe(filters)?;
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        self.filters.subscribe(id, filters);
+        Ok(id)
+    }
+
+    /// Unsubscribes from all of `filters` with one packet; the answer is [`Event::Unsubscribed`]. Messages that are
+    /// under way may still arrive. Filters of the static table come back when the server loses the session.
+    ///
+    /// # Errors
+    /// Any [`SubscribeError`] leaves the session as it was.
+    #[cfg(feature = "subscribe")]
+    pub fn unsubscribe(&mut self, filters: &[&str]) -> Result<PacketId, SubscribeError> {
+        self.filters.check_unsubscribe(filters)?;
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        self.filters.unsubscribe(id, filters);
+        Ok(id)
+    }
+
+    /// The application has handled a message; only with [`Options::manual_acks`]. Acknowledgements leave in the order
+    /// in which their messages came, so one that is missing holds up those behind it [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    ///
+    /// `false` when there is nothing to acknowledge any more: the server sends such a message again.
+    #[cfg(feature = "subscribe")]
+    pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
+        self.inbound.acknowledge(receipt, self.options.is_durable())
+    }
+
+    /// Takes back a message that has not begun to leave. `false` when it may have been sent before: then it goes its
+    /// way, since its identifier belongs to the exchange [MQTT-2.3.1-3].
+    #[cfg(feature = "qos1")]
+    pub fn withdraw(&mut self, id: PacketId) -> bool {
+        self.outbound.withdraw(id, self.sending.is_publish(), self.options.is_durable())
+    }
+
+    /// The next fact to put on stable storage, if any; only with `Options::durable`. Asking twice gives the same
+    /// answer. Nothing that depends on it leaves before [`mark_stored`](Self::mark_stored).
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub fn next_mark(&self) -> Option<Mark> {
+        self.inbound.next_mark().or_else(|| self.outbound.next_mark())
+    }
+
+    /// `mark` is on stable storage. Several may be under way at a time, and one that is not waited for any more
+    /// changes nothing.
+    #[cfg(feature = "durable")]
+    pub fn mark_stored(&mut self, mark: Mark) {
+        match mark.stage {
+            mark::Stage::Accepted | mark::Stage::Released | mark::Stage::Done => self.outbound.mark_stored(mark),
+            mark::Stage::Received | mark::Stage::Forgotten => self.inbound.mark_stored(mark),
+        }
+    }
+
+    /// Takes back what a store kept over a restart. Before the first [`open`](Self::open), one call per entry.
+    ///
+    /// # Errors
+    /// Any [`RestoreError`] leaves the session as it was.
+    #[cfg(feature = "durable")]
+    pub fn restore(&mut self, entry: Restored<'_>) -> Result<(), RestoreError> {
+        if self.link != Link::Down {
+            return Err(RestoreError::Connected);
+        }
+        match entry {
+            Restored::Message { id, publish } => self.restore_message(id, &publish, None),
+            #[cfg(feature = "large")]
+            Restored::External { id, publish, payload } => self.restore_message(id, &publish, Some(payload)),
+            Restored::Released(id) => {
+                self.check_free(id)?;
+                self.outbound.admit_released(id).map_err(|_| RestoreError::Full)
+            }
+            Restored::Received(id) => self.inbound.restore(id),
+            Restored::Subscription(filter) => self.restore_filter(&filter),
+            Restored::NextId(id) => {
+                self.ids.go_on_from(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// The identifier that the next message or request is likely to get; for stores.
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub fn next_id(&self) -> Option<PacketId> {
+        self.ids.peek()
+    }
+
+    /// Why [`transmit`](Self::transmit) says [`Close`](next::Transmit::Close); `None` after [`close`](Self::close).
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        match self.link {
+            Link::Closed(fault) => fault,
+            Link::Down | Link::Handshake | Link::Await | Link::Up | Link::Closing => None,
+        }
+    }
+
+    /// Whether the server has accepted the connection and it is not over.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.link, Link::Up)
+    }
+
+    /// Outgoing messages that are not over: accepted, and not yet sent (QoS 0) or acknowledged (QoS 1 and 2).
+    #[must_use]
+    pub fn outgoing_count(&self) -> usize {
+        self.outbound.open_count()
+    }
+
+    /// Whether everything asked for has been sent and answered: no message and no request is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.outbound.open_count() == 0 && !self.filters.is_waiting(self.options.subscriptions)
+    }
+
+    /// Acknowledgements that fitted nothing, counted since the session was made. A server that causes many is worth
+    /// a look.
+    #[must_use]
+    pub const fn ignored_count(&self) -> u32 {
+        self.ignored
+    }
+
+    /// Messages that were skipped since the session was made because they did not fit the inbox.
+    #[must_use]
+    pub const fn skipped_count(&self) -> u32 {
+        self.skipped
+    }
+
+    /// The options it was made with.
+    #[must_use]
+    pub const fn options(&self) -> &Options<'s> {
+        &self.options
+    }
+
+    // Helpers
+
+    /// The message last shown is handled, or left to `acknowledge`.
+    fn settle(&mut self) {
+        if self.options.is_manual() {
+            self.inbound.leave_unsettled();
+        } else {
+            self.inbound.settle(self.options.is_durable());
+        }
+    }
+
+    /// A ping belongs to a connection that is up.
+    fn tick(&mut self, now: Instant) {
+        let keep_alive_s = if self.link == Link::Up { self.options.keep_alive_s } else { 0 };
+        self.keep_alive.tick(now, keep_alive_s);
+    }
+
+    /// Everything that came has been looked at: is an answer missing?
+    fn check_overdue(&mut self, now: Instant) -> Result<(), Fault> {
+        if self.options.is_manual() && self.inbound.is_stalled() {
+            self.keep_alive.hold(now); // the application holds it up, not the server
+        }
+        match self.keep_alive.overdue(now, self.options.answer_timeout_s) {
+            None => Ok(()),
+            Some(Overdue::Connack) => Err(Fault::ConnectTimeout),
+            Some(Overdue::Pingresp) => Err(Fault::Silent),
+        }
+    }
+
+    /// Ends the connection [MQTT-4.8.0-1]. What has begun to leave is not finished.
+    fn fail(&mut self, fault: Fault) {
+        log::fault(fault);
+        self.sending = Sending::new();
+        self.link = Link::Closed(Some(fault));
+    }
+
+    fn allocate(&mut self) -> Option<PacketId> {
+        let (outbound, filters) = (&self.outbound, &self.filters);
+        self.ids.allocate(|| outbound.ids().chain(filters.ids()))
+    }
+
+    /// Checks, makes room, names, admits: in this order, so that a refusal changes nothing.
+    fn admit(
+        &mut self,
+        publish: &Publish<'_>,
+        external: Option<External>,
+        policy: Replace,
+    ) -> Result<Option<PacketId>, PublishError> {
+        if !topic::is_name(publish.topic) {
+            return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
+        }
+        let is_qos0 = publish.qos == QoS::AtMostOnce;
+        match publish.qos {
+            QoS::AtMostOnce if self.link != Link::Up => return Err(PublishError::Offline),
+            QoS::AtLeastOnce if !cfg!(feature = "qos1") => return Err(PublishError::NotSupported),
+            QoS::ExactlyOnce if !cfg!(feature = "qos2") => return Err(PublishError::NotSupported),
+            QoS::AtMostOnce | QoS::AtLeastOnce | QoS::ExactlyOnce => {}
+        }
+        let payload_len =
+            external.map_or(publish.payload.len(), |payload| usize::try_from(payload.len).unwrap_or(usize::MAX));
+        let outgoing = Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len };
+        let (_, stored) = Outbound::stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
+        let handed_on = self.room_for(publish, stored, policy)?;
+        let id = match (handed_on, is_qos0) {
+            (Some(id), _) => Some(id),
+            (None, true) => None,
+            (None, false) => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
+        };
+        let wants_mark = self.options.is_durable() && !is_qos0;
+        self.outbound.admit(publish, &Admission { id, replaces: policy, wants_mark }, external);
+        Ok(id)
+    }
+
+    /// Makes room for a message, at the cost of those that `policy` may push out. Gives the identifier that the new
+    /// message takes over, if any.
+    fn room_for(
+        &mut self,
+        publish: &Publish<'_>,
+        stored: usize,
+        policy: Replace,
+    ) -> Result<Option<PacketId>, PublishError> {
+        let refused = |no_room| match no_room {
+            NoRoom::Now => PublishError::Full,
+            NoRoom::Ever => PublishError::TooLarge,
+        };
+        if cfg!(feature = "qos1") && policy != Replace::Nothing && publish.qos != QoS::AtMostOnce {
+            return self
+                .outbound
+                .make_room_replacing(stored, policy, publish.topic, self.sending.is_publish())
+                .map_err(refused);
+        }
+        self.outbound.make_room(stored).map_err(refused)?;
+        Ok(None)
+    }
+
+    #[cfg(feature = "durable")]
+    fn restore_message(
+        &mut self,
+        id: PacketId,
+        publish: &Publish<'_>,
+        external: Option<External>,
+    ) -> Result<(), RestoreError> {
+        let is_valid = topic::is_name(publish.topic) && publish.qos != QoS::AtMostOnce;
+        if !is_valid {
+            return Err(RestoreError::Invalid);
+        }
+        self.check_free(id)?;
+        let payload_len =
+            external.map_or(publish.payload.len(), |payload| usize::try_from(payload.len).unwrap_or(usize::MAX));
+        let outgoing = Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len };
+        let (_, stored) = Outbound::stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
+        self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
+        let admission = Admission { id: Some(id), replaces: Replace::Nothing, wants_mark: false };
+        self.outbound.admit(publish, &admission, external);
+        self.outbound.set_dup_on_last();
+        Ok(())
+    }
+
+    #[cfg(feature = "durable")]
+    fn restore_filter(&mut self, filter: &Filter<'_>) -> Result<(), RestoreError> {
+        self.filters.check_subscribe(core::slice::from_ref(filter)).map_err(|_| RestoreError::Full)?;
+        let id = self.allocate().ok_or(RestoreError::Full)?;
+        self.filters.restore(id, filter);
+        Ok(())
+    }
+
+    #[cfg(feature = "durable")]
+    fn check_free(&self, id: PacketId) -> Result<(), RestoreError> {
+        let is_used = self.outbound.ids().chain(self.filters.ids()).any(|used| used == id.get());
+        if is_used { Err(RestoreError::PacketIdInUse) } else { Ok(()) }
+    }
+}

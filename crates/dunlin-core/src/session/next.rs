@@ -1,0 +1,237 @@
+//! What leaves next: the packet that has begun, acknowledgements, releases, requests, messages, ping, goodbye.
+//!
+//! Nothing is queued here. Each time, the parts of the session are asked what they owe; whatever is chosen counts as
+//! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
+//! has left.
+
+use super::outbound::{External, Piece};
+use super::{Link, Session};
+use crate::log;
+use crate::packet::writer::copy;
+use crate::packet::{PacketId, connect, header};
+use crate::time::Instant;
+
+/// What to do now, as [`Session::transmit`] sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Transmit {
+    /// Nothing to send now.
+    Idle,
+    /// Write so many bytes of `out` to the stream, all of them and in order.
+    Bytes(usize),
+    /// Write bytes of an external payload to the stream: those from `offset` on, as many as there is room for, at most
+    /// `len`; then say how many with [`Session::supplied`].
+    #[cfg(feature = "large")]
+    Payload {
+        /// The payload, as named to [`Session::publish_external`].
+        key: u32,
+        /// The first byte to write.
+        offset: usize,
+        /// How many bytes are missing from there to the end.
+        len: usize,
+    },
+    /// Close the stream, then call [`Session::lost`]. [`Session::fault`] tells why.
+    Close,
+}
+
+/// The packet that is being sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Sending {
+    current: Current,
+    /// Bytes of it that have left.
+    sent: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Current {
+    Nothing,
+    Connect,
+    /// A packet of two or four bytes.
+    Small {
+        bytes: [u8; 4],
+        len: usize,
+    },
+    Request(PacketId),
+    Table,
+    Publish,
+}
+
+/// What has become of the room in `out`.
+enum Filled {
+    /// So many bytes were written, of a packet of so many.
+    Bytes {
+        copied: usize,
+        total: usize,
+    },
+    External {
+        payload: External,
+        offset: usize,
+    },
+}
+
+impl Sending {
+    pub const fn new() -> Self {
+        Self { current: Current::Nothing, sent: 0 }
+    }
+
+    /// Whether some bytes of a PUBLISH have left and others have not.
+    pub fn is_publish(&self) -> bool {
+        self.current == Current::Publish
+    }
+}
+
+impl Session<'_> {
+    /// Fills `out` with what is to be sent next.
+    ///
+    /// Packets leave whole where `out` allows, and as many as fit, so that one write carries a batch. Call it again
+    /// until it says [`Transmit::Idle`]; then `poll` may have more to do, too: see [`poll`](Session::poll).
+    /// Costs one copy of what is sent, and no other work that grows with the number of messages waiting.
+    pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
+        self.tick(now);
+        let mut written = 0_usize;
+        // Each turn writes at least a byte, or ends the loop.
+        loop {
+            if self.sending.current == Current::Nothing {
+                self.sending = Sending { current: self.choose(), sent: 0 };
+            }
+            if self.sending.current == Current::Nothing {
+                break;
+            }
+            let room = out.get_mut(written..).unwrap_or_default();
+            let room_len = room.len();
+            let (copied, total) = match self.fill(room) {
+                Filled::Bytes { copied, total } => (copied, total),
+                Filled::External { .. } if written > 0 => break,
+                Filled::External { payload, offset } => return self.ask_for(now, payload, offset),
+            };
+            let is_cut = self.sending.sent == 0 && total > room_len;
+            if copied == 0 || (is_cut && written > 0) {
+                break;
+            }
+            written = written.saturating_add(copied);
+            self.advance(copied, total);
+        }
+        if written > 0 {
+            self.keep_alive.sent(now);
+            return Transmit::Bytes(written);
+        }
+        if matches!(self.link, Link::Closed(_)) { Transmit::Close } else { Transmit::Idle }
+    }
+
+    #[cfg(feature = "large")]
+    fn ask_for(&mut self, now: Instant, payload: External, offset: usize) -> Transmit {
+        self.keep_alive.sent(now);
+        let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
+        Transmit::Payload { key: payload.key, offset, len: total.saturating_sub(offset) }
+    }
+
+    /// Without `large` there are no external payloads.
+    #[cfg(not(feature = "large"))]
+    fn ask_for(&mut self, _: Instant, _: External, _: usize) -> Transmit {
+        Transmit::Idle
+    }
+
+    /// Says that `n` bytes of the payload that [`Transmit::Payload`] asked for were written. A payload that turns out
+    /// shorter than announced can only be ended by closing the stream.
+    #[cfg(feature = "large")]
+    pub fn supplied(&mut self, n: usize) {
+        if let Filled::External { payload, offset } = self.fill(&mut []) {
+            let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
+            let left = total.saturating_sub(offset);
+            let head = self.sending.sent.saturating_sub(offset);
+            self.advance(n.min(left), head.saturating_add(total));
+        }
+    }
+
+    /// What is owed first.
+    fn choose(&mut self) -> Current {
+        match self.link {
+            Link::Handshake => return Current::Connect, // [MQTT-3.1.0-1]
+            Link::Up | Link::Closing => {}
+            Link::Down | Link::Await | Link::Closed(_) => return Current::Nothing,
+        }
+        if let Some(ack) = self.inbound.next_ack() {
+            return small(ack, 4);
+        }
+        if self.link == Link::Closing {
+            self.link = Link::Closed(None); // [MQTT-3.14.4-2]
+            return small([header::DISCONNECT, 0, 0, 0], 2);
+        }
+        if let Some(id) = self.outbound.next_release() {
+            let [high, low] = id.get().to_be_bytes();
+            return small([header::PUBREL, 2, high, low], 4);
+        }
+        if let Some(request) = self.choose_request() {
+            return request;
+        }
+        if self.outbound.has_publish() {
+            return Current::Publish;
+        }
+        if self.keep_alive.take_ping() {
+            return small([header::PINGREQ, 0, 0, 0], 2);
+        }
+        Current::Nothing
+    }
+
+    /// Requests go before messages, so that the answer to a message finds its subscription. While an identifier of
+    /// a lost session is still on stable storage, nothing is subscribed to that could bring a new message under it.
+    #[cfg(feature = "subscribe")]
+    fn choose_request(&mut self) -> Option<Current> {
+        let table = self.options.subscriptions;
+        if self.inbound.has_stale() {
+            return None;
+        }
+        if self.filters.wants_table(table) {
+            if self.filters.table_id().is_none() {
+                let id = self.allocate()?;
+                self.filters.name_table(id);
+            }
+            return Some(Current::Table);
+        }
+        self.filters.next_request().map(Current::Request)
+    }
+
+    #[cfg(not(feature = "subscribe"))]
+    fn choose_request(&mut self) -> Option<Current> {
+        None
+    }
+
+    /// Writes what is being sent from where it stopped.
+    fn fill(&self, out: &mut [u8]) -> Filled {
+        let sent = self.sending.sent;
+        let (copied, total) = match self.sending.current {
+            Current::Nothing => (0, 0),
+            Current::Connect => connect::encode(&self.options, sent, out),
+            Current::Small { bytes, len } => (copy(out, bytes.get(sent..len).unwrap_or_default()), len),
+            Current::Request(id) => self.filters.encode(id, sent, out),
+            Current::Table => self.filters.encode_table(self.options.subscriptions, sent, out),
+            Current::Publish => match self.outbound.copy_publish(sent, out) {
+                Piece::Bytes { copied, total } => (copied, total),
+                Piece::External { payload, offset } => return Filled::External { payload, offset },
+            },
+        };
+        Filled::Bytes { copied, total }
+    }
+
+    /// `copied` more bytes of a packet of `total` have left.
+    fn advance(&mut self, copied: usize, total: usize) {
+        self.sending.sent = self.sending.sent.saturating_add(copied);
+        if self.sending.sent < total {
+            return;
+        }
+        match self.sending.current {
+            Current::Nothing | Current::Small { .. } => {}
+            Current::Connect => self.link = Link::Await,
+            Current::Request(id) => self.filters.request_sent(id),
+            Current::Table => self.filters.table_sent(),
+            Current::Publish => self.outbound.publish_sent(),
+        }
+        log::sent(total);
+        self.sending = Sending::new();
+    }
+}
+
+fn small(bytes: [u8; 4], len: usize) -> Current {
+    Current::Small { bytes, len }
+}

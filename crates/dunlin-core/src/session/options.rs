@@ -1,0 +1,350 @@
+//! What a session is told once: [`Options`]; and what it is told per message: [`Publish`].
+//!
+//! All setters are `const`, so a program's configuration is a constant in flash.
+
+use core::fmt;
+
+use crate::packet::QoS;
+use crate::topic::{self, Filter, MAX_TEXT};
+
+/// Who the client is and how it behaves. Fields of CONNECT (MQTT 3.1) and the policies of the session.
+///
+/// ```
+/// # use dunlin_core::{Filter, Options, Publish, QoS};
+/// const OPTIONS: Options = Options::new("pump-3")
+///     .persistent()
+///     .keep_alive(30)
+///     .credentials("pump", b"secret")
+///     .will(Publish::new("pump/3/status", b"offline").at_least_once().retain())
+///     .subscriptions(&[Filter::literal("pump/3/#", QoS::AtLeastOnce)]);
+/// const _: () = assert!(OPTIONS.check().is_ok());
+/// ```
+#[derive(Clone, Copy)]
+pub struct Options<'s> {
+    pub(crate) client_id: &'s str,
+    pub(crate) user_name: Option<&'s str>,
+    pub(crate) password: Option<&'s [u8]>,
+    pub(crate) will: Option<Publish<'s>>,
+    pub(crate) subscriptions: &'s [Filter<'s>],
+    pub(crate) keep_alive_s: u16,
+    pub(crate) answer_timeout_s: u16,
+    pub(crate) session: Lifetime,
+    pub(crate) acks: Acks,
+    pub(crate) oversize: Oversize,
+    pub(crate) chunk_align: u16,
+}
+
+/// How long the session lives on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lifetime {
+    Connection,
+    Persistent,
+    Durable,
+}
+
+/// Who says that a received message is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Acks {
+    Automatic,
+    Manual,
+}
+
+/// What to do with a received message that does not fit the inbox and is not wanted in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Oversize {
+    /// End the connection with [`Fault::TooLarge`](crate::Fault::TooLarge). When the server sends the same message
+    /// again to the resumed session it is skipped, since ending the connection over and over helps nobody.
+    Close,
+    /// Let its bytes pass, acknowledge it as its quality of service asks, and report
+    /// [`Event::Skipped`](crate::Event::Skipped).
+    Skip,
+}
+
+impl<'s> Options<'s> {
+    /// A client with this client identifier, a clean session, a keep alive of 60 seconds and nothing else.
+    ///
+    /// `client_id` should have 1 to 23 characters out of `0-9a-zA-Z`, which every server takes [MQTT-3.1.3-5]. Empty
+    /// lets the server choose one, for clean sessions only [MQTT-3.1.3-7].
+    #[must_use]
+    pub const fn new(client_id: &'s str) -> Self {
+        Self {
+            client_id,
+            user_name: None,
+            password: None,
+            will: None,
+            subscriptions: &[],
+            keep_alive_s: 60,
+            answer_timeout_s: 10,
+            session: Lifetime::Connection,
+            acks: Acks::Automatic,
+            oversize: Oversize::Close,
+            chunk_align: 0,
+        }
+    }
+
+    /// Clean session off: server and client go on after a reconnect where they stopped [MQTT-3.1.2-4]. The server
+    /// keeps messages for the absent client, and unacknowledged ones are exchanged to their end.
+    #[must_use]
+    pub const fn persistent(mut self) -> Self {
+        self.session = Lifetime::Persistent;
+        self
+    }
+
+    /// Clean session off, and write-ahead marks on: nothing that a power cut could turn into a lost or doubled
+    /// message leaves before [`mark_stored`](crate::Session::mark_stored) has been called for it.
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub const fn durable(mut self) -> Self {
+        self.session = Lifetime::Durable;
+        self
+    }
+
+    /// The longest silence towards the server, in seconds; 0 turns keep alive off (MQTT 3.1.2.10).
+    ///
+    /// The session pings when seven eighths of it have passed without a packet sent, so that a driver may be a little
+    /// late [MQTT-3.1.2-23].
+    #[must_use]
+    pub const fn keep_alive(mut self, seconds: u16) -> Self {
+        self.keep_alive_s = seconds;
+        self
+    }
+
+    /// How long CONNACK and PINGRESP may take, in seconds, 10 by default. Then the link is dead:
+    /// [`Fault::ConnectTimeout`](crate::Fault::ConnectTimeout) or [`Fault::Silent`](crate::Fault::Silent).
+    #[must_use]
+    pub const fn answer_timeout(mut self, seconds: u16) -> Self {
+        self.answer_timeout_s = seconds;
+        self
+    }
+
+    /// The will: what the server publishes when this client disappears without a goodbye (MQTT 3.1.2.5).
+    #[must_use]
+    pub const fn will(mut self, will: Publish<'s>) -> Self {
+        self.will = Some(will);
+        self
+    }
+
+    /// A user name without a password.
+    #[must_use]
+    pub const fn user_name(mut self, user_name: &'s str) -> Self {
+        self.user_name = Some(user_name);
+        self.password = None;
+        self
+    }
+
+    /// A user name and a password. MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22].
+    #[must_use]
+    pub const fn credentials(mut self, user_name: &'s str, password: &'s [u8]) -> Self {
+        self.user_name = Some(user_name);
+        self.password = Some(password);
+        self
+    }
+
+    /// Filters that the session subscribes to by itself, whenever the server does not have them: after each CONNACK
+    /// without session present, and on the first connection after a restart. No copy is made.
+    #[must_use]
+    pub const fn subscriptions(mut self, filters: &'s [Filter<'s>]) -> Self {
+        self.subscriptions = filters;
+        self
+    }
+
+    /// Acknowledge received messages only when [`acknowledge`](crate::Session::acknowledge) says so, instead of when
+    /// `poll` is called again.
+    #[must_use]
+    pub const fn manual_acks(mut self) -> Self {
+        self.acks = Acks::Manual;
+        self
+    }
+
+    /// Deliver messages that do not fit the inbox as [`Event::Chunk`](crate::Event::Chunk)s. All chunks of a message
+    /// but the last have a multiple of `align` bytes, as flash memories like it; 0 is taken as 1.
+    #[cfg(feature = "large")]
+    #[must_use]
+    pub const fn stream_large(mut self, align: u16) -> Self {
+        self.chunk_align = if align == 0 { 1 } else { align };
+        self
+    }
+
+    /// What to do with messages that do not fit the inbox and are not wanted in chunks; [`Oversize::Close`] by default.
+    #[must_use]
+    pub const fn oversize(mut self, policy: Oversize) -> Self {
+        self.oversize = policy;
+        self
+    }
+
+    /// Whether MQTT can express these options.
+    ///
+    /// # Errors
+    /// The first [`InvalidOptions`] found. A session with such options refuses to connect and says the same as
+    /// [`Fault::Options`](crate::Fault::Options).
+    pub const fn check(&self) -> Result<(), InvalidOptions> {
+        if !is_text(self.client_id) {
+            return Err(InvalidOptions::ClientId);
+        }
+        if self.client_id.is_empty() && !self.clean_session() {
+            return Err(InvalidOptions::ClientId); // [MQTT-3.1.3-7]
+        }
+        if let Some(will) = &self.will
+            && (!topic::is_name(will.topic) || will.payload.len() > MAX_TEXT)
+        {
+            return Err(InvalidOptions::Will); // [MQTT-3.1.3-10]
+        }
+        if let Some(user_name) = self.user_name
+            && !is_text(user_name)
+        {
+            return Err(InvalidOptions::UserName); // [MQTT-3.1.3-11]
+        }
+        if let Some(password) = self.password
+            && password.len() > MAX_TEXT
+        {
+            return Err(InvalidOptions::Password);
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn clean_session(&self) -> bool {
+        matches!(self.session, Lifetime::Connection)
+    }
+
+    pub(crate) const fn is_durable(&self) -> bool {
+        cfg!(feature = "durable") && matches!(self.session, Lifetime::Durable)
+    }
+
+    pub(crate) const fn is_manual(&self) -> bool {
+        matches!(self.acks, Acks::Manual)
+    }
+}
+
+/// Never shows the password.
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .field("password", &self.password.map(|_| "***"))
+            .field("will", &self.will)
+            .field("subscriptions", &self.subscriptions)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("answer_timeout_s", &self.answer_timeout_s)
+            .field("session", &self.session)
+            .field("acks", &self.acks)
+            .field("oversize", &self.oversize)
+            .field("chunk_align", &self.chunk_align)
+            .finish()
+    }
+}
+
+/// Which option MQTT cannot express.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InvalidOptions {
+    /// The client identifier is longer than 65,535 bytes, holds U+0000, or is empty without a clean session.
+    ClientId,
+    /// The topic of the will is no topic name, or its payload is longer than 65,535 bytes.
+    Will,
+    /// The user name is longer than 65,535 bytes or holds U+0000.
+    UserName,
+    /// The password is longer than 65,535 bytes.
+    Password,
+}
+
+/// [MQTT-1.5.3-2] [MQTT-3.1.3-4]
+const fn is_text(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    if rest.len() > MAX_TEXT {
+        return false;
+    }
+    while let [byte, tail @ ..] = rest {
+        if *byte == 0 {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
+/// A message to publish, or a will.
+///
+/// ```
+/// # use dunlin_core::Publish;
+/// let reading = Publish::new("plant/7/pressure", b"4.1").at_least_once().retain();
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Publish<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+}
+
+impl<'a> Publish<'a> {
+    /// A message at QoS 0 that is not retained.
+    #[must_use]
+    pub const fn new(topic: &'a str, payload: &'a [u8]) -> Self {
+        Self { topic, payload, qos: QoS::AtMostOnce, retain: false }
+    }
+
+    /// At QoS 1: arrives at least once.
+    #[must_use]
+    pub const fn at_least_once(self) -> Self {
+        self.with_qos(QoS::AtLeastOnce)
+    }
+
+    /// At QoS 2: arrives exactly once.
+    #[must_use]
+    pub const fn exactly_once(self) -> Self {
+        self.with_qos(QoS::ExactlyOnce)
+    }
+
+    /// At a quality of service that is only known at run time.
+    #[must_use]
+    pub const fn with_qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// To be kept by the server for whoever subscribes later (MQTT 3.3.1.3). With an empty payload, the server
+    /// forgets what it kept for the topic.
+    #[must_use]
+    pub const fn retain(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    /// The topic name.
+    #[must_use]
+    pub const fn topic(&self) -> &'a str {
+        self.topic
+    }
+
+    /// The payload.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The quality of service.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Whether the server keeps the message.
+    #[must_use]
+    pub const fn is_retain(&self) -> bool {
+        self.retain
+    }
+}
+
+/// Shows how long the payload is, not what is in it.
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("topic", &self.topic)
+            .field("payload_len", &self.payload.len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .finish()
+    }
+}

@@ -1,0 +1,87 @@
+//! Taking a session apart and putting it together again, for model checkers and tests.
+//!
+//! A session borrows its memory, so it cannot be cloned. Suspended, its state is plain numbers beside that memory, and
+//! both can be copied, compared and hashed; unused memory is cleared, so that equal sessions are equal bytes.
+
+use super::Session;
+use super::filters::{Filters, State as FiltersState};
+use super::ids::Ids;
+use super::inbound::{Inbound, State as InboundState};
+use super::keep_alive::KeepAlive;
+use super::large::Large;
+use super::next::Sending;
+use super::options::Options;
+use super::outbound::{Outbound, State as OutboundState};
+use crate::memory::Memory;
+
+/// A session without its memory and options.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Suspended {
+    outbound: OutboundState,
+    inbound: InboundState,
+    filters: FiltersState,
+    ids: Ids,
+    link: super::Link,
+    sending: Sending,
+    large: Large,
+    keep_alive: KeepAlive,
+    ignored: u32,
+    skipped: u32,
+}
+
+impl<'s> Session<'s> {
+    /// Takes the session apart. Unused memory is cleared.
+    #[must_use]
+    pub fn suspend(self) -> (Suspended, Memory<'s>) {
+        let (outbound, slots, tx) = self.outbound.into_parts();
+        let (inbound, received) = self.inbound.into_parts();
+        let (filters, filters_buf) = self.filters.into_parts();
+        let suspended = Suspended {
+            outbound,
+            inbound,
+            filters,
+            ids: self.ids,
+            link: self.link,
+            sending: self.sending,
+            large: self.large,
+            keep_alive: self.keep_alive,
+            ignored: self.ignored,
+            skipped: self.skipped,
+        };
+        (suspended, Memory { tx, slots, received, filters: filters_buf })
+    }
+
+    /// Puts a session together again, with the options it had and memory that holds what `suspend` left there.
+    #[must_use]
+    pub fn resume(options: Options<'s>, suspended: Suspended, memory: Memory<'s>) -> Self {
+        Self {
+            options,
+            outbound: Outbound::from_parts(suspended.outbound, memory.slots, memory.tx),
+            inbound: Inbound::from_parts(suspended.inbound, memory.received),
+            filters: Filters::from_parts(suspended.filters, memory.filters),
+            ids: suspended.ids,
+            link: suspended.link,
+            sending: suspended.sending,
+            large: suspended.large,
+            keep_alive: suspended.keep_alive,
+            ignored: suspended.ignored,
+            skipped: suspended.skipped,
+        }
+    }
+
+    /// Checks what must hold between any two calls.
+    ///
+    /// # Errors
+    /// The sentence that does not hold.
+    pub fn invariant(&self) -> Result<(), &'static str> {
+        self.outbound.invariant()?;
+        self.inbound.invariant()?;
+        let ids = || self.outbound.ids().chain(self.filters.request_ids());
+        for (index, id) in ids().enumerate() {
+            if id != 0 && ids().skip(index.saturating_add(1)).any(|other| other == id) {
+                return Err("a packet identifier is used twice");
+            }
+        }
+        Ok(())
+    }
+}

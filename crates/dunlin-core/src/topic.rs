@@ -1,0 +1,222 @@
+//! Topic names, topic filters, and how one matches the other.
+//!
+//! Everything here is a pure function of bytes (MQTT 4.7). Nothing is normalised: `/a` and `a` differ, and so do two
+//! spellings of one character [MQTT-4.7.3-4].
+
+use core::ops::Deref;
+
+use crate::packet::QoS;
+
+/// The longest text that MQTT can carry, in bytes [MQTT-4.7.3-3].
+pub(crate) const MAX_TEXT: usize = 65_535;
+
+/// Whether `name` can be the topic name of a message.
+///
+/// A topic name has 1 to 65,535 bytes and holds neither U+0000 nor the wildcards `+` and `#`.
+///
+/// ```
+/// # use dunlin_core::topic;
+/// assert!(topic::is_name("plant/7/pressure"));
+/// assert!(!topic::is_name("plant/+/pressure"));
+/// ```
+#[must_use]
+pub const fn is_name(name: &str) -> bool {
+    let mut rest = name.as_bytes();
+    // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+    if rest.is_empty() || rest.len() > MAX_TEXT {
+        return false;
+    }
+    while let [byte, tail @ ..] = rest {
+        // [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.7.3-2]
+        if matches!(*byte, 0 | b'+' | b'#') {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
+/// Whether `filter` can be subscribed to.
+///
+/// A topic filter has 1 to 65,535 bytes and no U+0000; `+` fills a whole level, `#` fills the last one.
+///
+/// ```
+/// # use dunlin_core::topic;
+/// assert!(topic::is_filter("plant/+/valve/#"));
+/// assert!(!topic::is_filter("plant/valve#"));
+/// ```
+#[must_use]
+pub const fn is_filter(filter: &str) -> bool {
+    let mut rest = filter.as_bytes();
+    // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+    if rest.is_empty() || rest.len() > MAX_TEXT {
+        return false;
+    }
+    let mut at_level_start = true;
+    while let [byte, tail @ ..] = rest {
+        let well_placed = match *byte {
+            0 => false,                                                // [MQTT-4.7.3-2]
+            b'#' => at_level_start && tail.is_empty(),                 // [MQTT-4.7.1-2]
+            b'+' => at_level_start && matches!(tail, [] | [b'/', ..]), // [MQTT-4.7.1-3]
+            _ => true,
+        };
+        if !well_placed {
+            return false;
+        }
+        at_level_start = *byte == b'/';
+        rest = tail;
+    }
+    true
+}
+
+/// Whether `topic` is matched by `filter`. Both must be well-formed, see [`is_name`] and [`is_filter`].
+///
+/// ```
+/// # use dunlin_core::topic;
+/// assert!(topic::matches("plant/+/valve", "plant/7/valve"));
+/// assert!(topic::matches("plant/#", "plant")); // `#` includes the parent level
+/// assert!(!topic::matches("#", "$SYS/uptime")); // a leading wildcard leaves `$` topics alone
+/// ```
+#[must_use]
+pub fn matches(filter: &str, topic: &str) -> bool {
+    let mut filter = filter.as_bytes();
+    let mut topic = topic.as_bytes();
+    // [MQTT-4.7.2-1]
+    if let ([b'+' | b'#', ..], [b'$', ..]) = (filter, topic) {
+        return false;
+    }
+    loop {
+        match (filter, topic) {
+            ([], []) | ([b'#'], _) | ([b'/', b'#'], []) => return true,
+            ([b'+', filter_rest @ ..], _) => {
+                filter = filter_rest;
+                topic = from_next_slash(topic);
+            }
+            ([a, filter_rest @ ..], [b, topic_rest @ ..]) if a == b => {
+                filter = filter_rest;
+                topic = topic_rest;
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// What is left of `topic` from its first `/` on, that slash included.
+fn from_next_slash(mut topic: &[u8]) -> &[u8] {
+    while let [byte, tail @ ..] = topic {
+        if *byte == b'/' {
+            break;
+        }
+        topic = tail;
+    }
+    topic
+}
+
+const MAX_LEVELS: usize = 8;
+
+/// A topic filter together with the quality of service to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Filter<'a> {
+    text: &'a str,
+    qos: QoS,
+}
+
+/// The text is not a topic filter: see [`is_filter`] for what is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InvalidFilter;
+
+impl core::fmt::Display for InvalidFilter {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("not a topic filter")
+    }
+}
+
+impl core::error::Error for InvalidFilter {}
+
+impl<'a> Filter<'a> {
+    /// A filter that is known when the program is written. Use it in a `const` or `static`: a text that is no filter
+    /// is then an error of the compiler.
+    ///
+    /// ```
+    /// # use dunlin_core::{Filter, QoS};
+    /// const COMMANDS: &[Filter] = &[Filter::literal("plant/7/valve/+/set", QoS::AtLeastOnce)];
+    /// ```
+    /// ```compile_fail
+    /// # use dunlin_core::{Filter, QoS};
+    /// const WRONG: Filter = Filter::literal("plant/valve#", QoS::AtLeastOnce);
+    /// ```
+    ///
+    /// Outside a `const`, prefer [`Filter::new`]: this panics on a text that is no filter.
+    #[must_use]
+    #[allow(clippy::panic)] // DEV-01: meant for constants, where a panic is an error of the compiler
+    pub const fn literal(text: &'a str, qos: QoS) -> Self {
+        if is_filter(text) { Self { text, qos } } else { panic!("not a topic filter") }
+    }
+
+    /// A filter from text that is only known at run time.
+    ///
+    /// # Errors
+    /// [`InvalidFilter`] if `text` is not a topic filter.
+    pub const fn new(text: &'a str, qos: QoS) -> Result<Self, InvalidFilter> {
+        if is_filter(text) { Ok(Self { text, qos }) } else { Err(InvalidFilter) }
+    }
+
+    /// The text of the filter.
+    #[must_use]
+    pub const fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The quality of service to ask for: the most that messages may arrive with.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Whether a message with topic name `topic` matches.
+    #[must_use]
+    pub fn matches(&self, topic: &str) -> bool {
+        matches(self.text, topic)
+    }
+}
+
+/// The levels of a topic name, for matching with a slice pattern.
+///
+/// Holds at most eight; the eighth keeps whatever follows, slashes included.
+///
+/// ```
+/// # use dunlin_core::topic::Levels;
+/// match &Levels::of("plant/7/valve/3/set")[..] {
+///     ["plant", _, "valve", number, "set"] => assert_eq!(*number, "3"),
+///     _ => unreachable!(),
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels<'a> {
+    parts: [&'a str; MAX_LEVELS],
+    count: usize,
+}
+
+impl<'a> Levels<'a> {
+    /// The most levels that are told apart.
+    pub const MAX: usize = MAX_LEVELS;
+
+    /// Splits `topic` at its slashes.
+    #[must_use]
+    pub fn of(topic: &'a str) -> Self {
+        let mut levels = Self { parts: [""; Self::MAX], count: 0 };
+        for (place, part) in levels.parts.iter_mut().zip(topic.splitn(Self::MAX, '/')) {
+            *place = part;
+            levels.count = levels.count.saturating_add(1);
+        }
+        levels
+    }
+}
+
+impl<'a> Deref for Levels<'a> {
+    type Target = [&'a str];
+
+    fn deref(&self) -> &Self::Target {
+        self.parts.get(..self.count).unwrap_or(&self.parts)
+    }
+}
