@@ -8,6 +8,7 @@
 //! SUBSCRIBE wants, so requests are written straight from the records.
 
 use super::error::SubscribeError;
+use super::ids::Window;
 use crate::bytes;
 use crate::packet::subscribe::FAILURE;
 use crate::packet::writer::Writer;
@@ -92,11 +93,11 @@ impl<'s> Filters<'s> {
     }
 
     fn check_room<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), SubscribeError> {
-        let needed = filters.fold(0_usize, |sum, filter| sum.saturating_add(RECORD_HEAD).saturating_add(filter.len()));
+        let needed = filters.fold(0_usize, |sum, filter| sum.wrapping_add(RECORD_HEAD).wrapping_add(filter.len()));
         if needed == 0 {
             return Err(SubscribeError::Empty); // [MQTT-3.8.3-3] [MQTT-3.10.3-2]
         }
-        if needed > self.buf.len().saturating_sub(self.at.len) { Err(SubscribeError::Full) } else { Ok(()) }
+        if needed > self.buf.len().wrapping_sub(self.at.len) { Err(SubscribeError::Full) } else { Ok(()) }
     }
 
     /// Takes a SUBSCRIBE that was checked.
@@ -166,14 +167,14 @@ impl<'s> Filters<'s> {
         }
         self.at.table_id = None;
         self.at.is_table_sent = false;
-        self.at.table_next = first.saturating_add(codes.len());
+        self.at.table_next = first.wrapping_add(codes.len());
         Ok(Some(first))
     }
 
     /// A SUBACK for filters added at run time. `true` when it answers a request [MQTT-3.8.4-2].
     pub fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<bool, Violation> {
         let is_answered = |record: &Record<'_>| record.id == id.get() && record.flags & (LEAVING | UNSENT | LIVE) == 0;
-        let count = self.records().filter(is_answered).fold(0_usize, |count, _| count.saturating_add(1));
+        let count = self.records().filter(is_answered).fold(0_usize, |count, _| count.wrapping_add(1));
         if count == 0 {
             return Ok(false);
         }
@@ -271,7 +272,16 @@ impl<'s> Filters<'s> {
 
     // Questions
 
+    /// Marks the identifiers in use.
+    pub fn mark_ids(&self, window: &mut Window) {
+        window.mark(self.at.table_id.map_or(0, PacketId::get));
+        for record in self.records() {
+            window.mark(record.id);
+        }
+    }
+
     /// The identifiers in use.
+    #[cfg(any(feature = "durable", feature = "verify"))]
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.records().map(|record| record.id).chain(self.at.table_id.map(PacketId::get))
     }
@@ -294,7 +304,7 @@ impl<'s> Filters<'s> {
         writer.put_u16(id.get());
         writer.put(&[flags]);
         writer.put_binary(filter.as_bytes());
-        self.at.len = self.at.len.saturating_add(writer.written());
+        self.at.len = self.at.len.wrapping_add(writer.written());
     }
 
     fn records(&self) -> impl Iterator<Item = Record<'_>> + '_ {
@@ -310,8 +320,8 @@ impl<'s> Filters<'s> {
         let bytes = self.buf.get(at..self.at.len)?;
         let ([id_high, id_low, flags], rest) = bytes.split_first_chunk()?;
         let (len, _) = rest.split_first_chunk()?;
-        let wire = rest.get(..usize::from(u16::from_be_bytes(*len)).saturating_add(2))?;
-        let next = at.saturating_add(3).saturating_add(wire.len());
+        let wire = rest.get(..usize::from(u16::from_be_bytes(*len)).wrapping_add(2))?;
+        let next = at.wrapping_add(3).wrapping_add(wire.len());
         Some(Record { at, next, id: u16::from_be_bytes([*id_high, *id_low]), flags: *flags, wire })
     }
 
@@ -319,7 +329,7 @@ impl<'s> Filters<'s> {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let (next, new) = (record.next, flags(&record));
-            if let Some(place) = self.buf.get_mut(at.saturating_add(2)) {
+            if let Some(place) = self.buf.get_mut(at.wrapping_add(2)) {
                 *place = new;
             }
             at = next;
@@ -338,7 +348,7 @@ impl<'s> Filters<'s> {
             let is_replaced = record.id != id.get()
                 && record.flags & LIVE != 0
                 && self.records().any(|newer| newer.id == id.get() && newer.text() == record.text());
-            let (place, flags) = (record.at.saturating_add(2), record.flags);
+            let (place, flags) = (record.at.wrapping_add(2), record.flags);
             if let (true, Some(place)) = (is_replaced, self.buf.get_mut(place)) {
                 *place = flags | DOOMED;
             }
@@ -350,9 +360,9 @@ impl<'s> Filters<'s> {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             if record.flags & (LIVE | DOOMED) == LIVE | DOOMED {
-                let (from, rest) = (record.next, self.at.len.saturating_sub(record.next));
+                let (from, rest) = (record.next, self.at.len.wrapping_sub(record.next));
                 bytes::slide(self.buf, at, from, rest);
-                self.at.len = at.saturating_add(rest);
+                self.at.len = at.wrapping_add(rest);
             } else {
                 at = record.next;
             }
@@ -390,7 +400,7 @@ fn encode(first: u8, id: PacketId, write: impl Fn(&mut Writer<'_>), sent: usize,
     let mut measure = Writer::new(usize::MAX, &mut []);
     write(&mut measure);
     let mut writer = Writer::new(sent, out);
-    writer.put_header(first, measure.total().saturating_add(2));
+    writer.put_header(first, measure.total().wrapping_add(2));
     writer.put_u16(id.get());
     write(&mut writer);
     (writer.written(), writer.total())

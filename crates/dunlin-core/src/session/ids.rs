@@ -7,47 +7,55 @@ use crate::packet::PacketId;
 pub(crate) struct Ids {
     next: u16,
     /// So many identifiers from `next` on are known to be free.
-    free: u32,
+    free: u8,
 }
 
-/// Identifiers looked at in one pass over those in use.
-const WINDOW: u32 = u32::BITS;
+/// The 32 identifiers from `first` on, and which of them are in use.
+pub(crate) struct Window {
+    first: u16,
+    taken: u32,
+}
+
+impl Window {
+    /// `id` is in use.
+    pub fn mark(&mut self, id: u16) {
+        let distance = u32::from(id.wrapping_sub(self.first));
+        if distance < u32::BITS {
+            self.taken |= 1_u32.wrapping_shl(distance);
+        }
+    }
+}
 
 impl Ids {
     pub const fn new() -> Self {
         Self { next: 1, free: 0 }
     }
 
-    /// The next identifier that is not in use [MQTT-2.3.1-2]; `None` when all 65,535 are. Each pass over `in_use`
-    /// serves many calls.
-    pub fn allocate<I: Iterator<Item = u16>>(&mut self, in_use: impl Fn() -> I) -> Option<PacketId> {
-        if self.free == 0 {
-            self.find_free(in_use)?;
-        }
-        let id = PacketId::new(self.next)?;
-        self.next = self.next.wrapping_add(1);
-        self.free = self.free.saturating_sub(1);
-        Some(id)
-    }
-
-    fn find_free<I: Iterator<Item = u16>>(&mut self, in_use: impl Fn() -> I) -> Option<()> {
+    /// The next identifier that is not in use [MQTT-2.3.1-2]; `None` when all 65,535 are. One pass over those in use,
+    /// which `mark_all` makes, serves up to 32 calls.
+    pub fn allocate(&mut self, mark_all: impl Fn(&mut Window)) -> Option<PacketId> {
         // 65,536 numbers in windows of 32.
         for _ in 0..2048_u16 {
-            let next = self.next;
-            // Zero is never free [MQTT-2.3.1-1].
-            let taken = in_use().chain([0]).fold(0_u32, |taken, id| {
-                let distance = u32::from(id.wrapping_sub(next));
-                if distance < WINDOW { taken | 1_u32.wrapping_shl(distance) } else { taken }
-            });
-            let skipped = taken.trailing_ones();
-            self.next = self.next.wrapping_add(u16::try_from(skipped).unwrap_or_default());
-            if skipped < WINDOW {
-                let rest = taken.wrapping_shr(skipped);
-                self.free = rest.trailing_zeros().min(WINDOW.saturating_sub(skipped));
-                return Some(());
+            if self.free > 0 {
+                break;
             }
+            let mut window = Window { first: self.next, taken: 0 };
+            window.mark(0); // never free [MQTT-2.3.1-1]
+            mark_all(&mut window);
+            for _ in 0..u32::BITS {
+                if window.taken & 1 == 0 {
+                    break;
+                }
+                window.taken = window.taken >> 1 | 1 << 31;
+                self.next = self.next.wrapping_add(1);
+            }
+            let [free, ..] = window.taken.trailing_zeros().to_le_bytes();
+            self.free = free;
         }
-        None
+        self.free = self.free.checked_sub(1)?;
+        let id = PacketId::new(self.next)?;
+        self.next = self.next.wrapping_add(1);
+        Some(id)
     }
 
     /// Goes on from `id`, after a restart.
@@ -72,7 +80,7 @@ mod tests {
         let mut ids = Ids::new();
         let mut expected = (1..=65_534).filter(|id| !in_use.contains(id)).cycle();
         for _ in 0..200_000 {
-            assert_eq!(ids.allocate(|| in_use.into_iter()).map(PacketId::get), expected.next());
+            assert_eq!(ids.allocate(|window| in_use.iter().for_each(|id| window.mark(*id))).map(PacketId::get), expected.next());
         }
     }
 
@@ -80,8 +88,8 @@ mod tests {
     fn with_all_identifiers_in_use_there_is_none_left() {
         // [F01]
         let mut ids = Ids::new();
-        assert_eq!(ids.allocate(|| 1..=65_535), None);
-        assert_eq!(ids.allocate(|| (1..=65_535).filter(|id| *id != 777)).map(PacketId::get), Some(777));
-        assert_eq!(ids.allocate(|| 1..=65_535), None);
+        assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
+        assert_eq!(ids.allocate(|window| (1..=65_535).filter(|id| *id != 777).for_each(|id| window.mark(id))).map(PacketId::get), Some(777));
+        assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
     }
 }

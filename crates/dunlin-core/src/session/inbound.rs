@@ -154,7 +154,7 @@ impl<'s> Inbound<'s> {
         if !core::mem::take(&mut self.at.is_unsettled) {
             return;
         }
-        let index = self.at.end.saturating_sub(1);
+        let index = self.at.end.wrapping_sub(1);
         self.handled(index, wants_mark);
     }
 
@@ -180,7 +180,7 @@ impl<'s> Inbound<'s> {
             Stage::Shown(QoS::AtLeastOnce) => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
             Stage::Shown(QoS::ExactlyOnce) if wants_mark => {
                 entry.stage = Stage::Unmarked;
-                self.at.unmarked = self.at.unmarked.saturating_add(1);
+                self.at.unmarked = self.at.unmarked.wrapping_add(1);
             }
             Stage::Shown(QoS::ExactlyOnce) => self.owe(index, Stage::Pubrec), // [MQTT-4.3.3-2]
             _ => {}
@@ -194,7 +194,7 @@ impl<'s> Inbound<'s> {
         match entry.stage {
             Stage::Known | Stage::Pubrec if wants_mark => {
                 entry.stage = Stage::Forgetting;
-                self.at.unmarked = self.at.unmarked.saturating_add(1);
+                self.at.unmarked = self.at.unmarked.wrapping_add(1);
             }
             Stage::Known | Stage::Pubrec => self.owe(index, Stage::Pubcomp),
             Stage::Unmarked | Stage::Stale => entry.stage = Stage::Forgetting,
@@ -217,7 +217,7 @@ impl<'s> Inbound<'s> {
             return self.stall_or(Verdict::Stall);
         }
         self.push(id, stage);
-        self.at.next_ack = self.at.next_ack.min(self.at.end.saturating_sub(1));
+        self.at.next_ack = self.at.next_ack.min(self.at.end.wrapping_sub(1));
         Verdict::Repeat
     }
 
@@ -242,7 +242,7 @@ impl<'s> Inbound<'s> {
                 Stage::Puback | Stage::Pubcomp | Stage::Pubrel => Stage::Free,
             };
             if matches!(entry.stage, Stage::Unmarked | Stage::Stale) {
-                unmarked = unmarked.saturating_add(1);
+                unmarked = unmarked.wrapping_add(1);
             }
         }
         self.at.unmarked = unmarked;
@@ -262,7 +262,7 @@ impl<'s> Inbound<'s> {
                 _ => Stage::Free,
             };
             if entry.stage == Stage::Stale {
-                unmarked = unmarked.saturating_add(1);
+                unmarked = unmarked.wrapping_add(1);
             }
         }
         self.at.unmarked = unmarked;
@@ -283,7 +283,7 @@ impl<'s> Inbound<'s> {
                 Stage::Pubcomp => (header::PUBCOMP, Stage::Free),
                 Stage::Pubrel => (header::PUBREL, Stage::Free),
                 Stage::Free | Stage::Known | Stage::Stale | Stage::Forgetting => {
-                    index = index.saturating_add(1);
+                    index = index.wrapping_add(1);
                     if !is_held_up {
                         self.at.next_ack = index;
                     }
@@ -291,7 +291,7 @@ impl<'s> Inbound<'s> {
                 }
                 Stage::Arriving(_) | Stage::Shown(_) | Stage::Unmarked | Stage::Puback | Stage::Pubrec => {
                     is_held_up = true;
-                    index = index.saturating_add(1);
+                    index = index.wrapping_add(1);
                     continue;
                 }
             };
@@ -354,7 +354,7 @@ impl<'s> Inbound<'s> {
             (MarkStage::Forgotten, Stage::Stale) => entry.stage = Stage::Free,
             _ => return,
         }
-        self.at.unmarked = self.at.unmarked.saturating_sub(1);
+        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
         self.unstall();
         self.drop_free_front();
     }
@@ -390,7 +390,7 @@ impl<'s> Inbound<'s> {
 
     fn position(&self, wanted: impl Fn(&Received) -> bool) -> Option<usize> {
         let live = self.table.get(self.at.first..self.at.end).unwrap_or_default();
-        live.iter().position(wanted).map(|index| self.at.first.saturating_add(index))
+        live.iter().position(wanted).map(|index| self.at.first.wrapping_add(index))
     }
 
     fn last(&mut self) -> Option<&mut Received> {
@@ -416,7 +416,7 @@ impl<'s> Inbound<'s> {
     fn push(&mut self, id: PacketId, stage: Stage) {
         if let Some(entry) = self.table.get_mut(self.at.end) {
             *entry = Received { id: id.get(), stage };
-            self.at.end = self.at.end.saturating_add(1);
+            self.at.end = self.at.end.wrapping_add(1);
         }
     }
 
@@ -449,7 +449,7 @@ impl<'s> Inbound<'s> {
     fn drop_free_front(&mut self) {
         while self.at.first < self.at.end {
             match self.table.get(self.at.first) {
-                Some(entry) if entry.stage == Stage::Free => self.at.first = self.at.first.saturating_add(1),
+                Some(entry) if entry.stage == Stage::Free => self.at.first = self.at.first.wrapping_add(1),
                 _ => break,
             }
         }
@@ -466,7 +466,7 @@ impl<'s> Inbound<'s> {
             let Some(entry) = self.table.get(index).copied() else { break };
             if let (true, Some(place)) = (entry.stage != Stage::Free, self.table.get_mut(kept)) {
                 *place = entry;
-                kept = kept.saturating_add(1);
+                kept = kept.wrapping_add(1);
             }
         }
         self.at.first = 0;

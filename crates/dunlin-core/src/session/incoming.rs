@@ -19,7 +19,7 @@ impl Session<'_> {
         }
         let Some(header) = header::read(inbox.pending()).map_err(Fault::Malformed)? else { return Ok(Step::Wait) };
         self.check_place(header)?;
-        let len = header.len.saturating_add(header.remaining);
+        let len = header.len.wrapping_add(header.remaining);
         if len > inbox.capacity() {
             return self.refuse_large(header, len, inbox);
         }
@@ -125,8 +125,8 @@ impl Session<'_> {
         };
         self.inbound.shown();
         Ok(Step::Tell(Kind::Message(Parts {
-            topic: inbox.span(header.len.saturating_add(2), head.topic_len),
-            payload: inbox.span(header.len.saturating_add(head.len), body.len().saturating_sub(head.len)),
+            topic: inbox.span(header.len.wrapping_add(2), head.topic_len),
+            payload: inbox.span(header.len.wrapping_add(head.len), body.len().wrapping_sub(head.len)),
             qos: flags.qos,
             retain: flags.retain,
             dup: flags.dup,
@@ -143,7 +143,7 @@ impl Session<'_> {
             None if self.filters.on_suback(id, codes).map_err(Fault::Malformed)? => Request::Filters(id),
             None => return Ok(self.ignore()),
         };
-        let codes = inbox.span(header.len.saturating_add(2), codes.len());
+        let codes = inbox.span(header.len.wrapping_add(2), codes.len());
         Ok(Step::Tell(Kind::Subscribed { request, codes }))
     }
 

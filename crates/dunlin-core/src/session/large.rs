@@ -63,18 +63,18 @@ impl Large {
 impl Session<'_> {
     /// A packet begins that the inbox cannot hold.
     pub(super) fn begin_large(&mut self, header: Header, inbox: &mut Inbox<'_>) -> Result<Step, Fault> {
-        let len = header.len.saturating_add(header.remaining);
+        let len = header.len.wrapping_add(header.remaining);
         if header.kind != header::Kind::Publish {
             return Err(Fault::TooLarge { len });
         }
         let flags = Flags::read(header.first).map_err(Fault::Malformed)?;
         let body = inbox.pending().get(header.len..).unwrap_or_default();
         let Ok((topic_len, _)) = reader::u16(body) else { return Ok(Step::Wait) };
-        let head_len = usize::from(topic_len).saturating_add(2).saturating_add(flags.id_len());
+        let head_len = usize::from(topic_len).wrapping_add(2).wrapping_add(flags.id_len());
         if topic_len == 0 || head_len > header.remaining {
             return Err(Fault::Malformed(if topic_len == 0 { Violation::Topic } else { Violation::Length }));
         }
-        let fits = header.len.saturating_add(head_len) < inbox.capacity();
+        let fits = header.len.wrapping_add(head_len) < inbox.capacity();
         if cfg!(feature = "large") && self.options.chunk_align > 0 && fits {
             return self.begin_stream(header, flags, head_len, inbox);
         }
@@ -84,11 +84,11 @@ impl Session<'_> {
             self.large.refused = Some(len);
             return Err(Fault::TooLarge { len });
         }
-        let then = header.remaining.saturating_sub(head_len);
+        let then = header.remaining.wrapping_sub(head_len);
         self.drop_front(inbox, header.len);
         let phase = Phase::Topic { then };
         self.large =
-            Large { phase, left: usize::from(topic_len).saturating_add(2), total: len, flags, ..self.large.clone() };
+            Large { phase, left: usize::from(topic_len).wrapping_add(2), total: len, flags, ..self.large.clone() };
         Ok(Step::Again)
     }
 
@@ -99,9 +99,9 @@ impl Session<'_> {
         head_len: usize,
         inbox: &mut Inbox<'_>,
     ) -> Result<Step, Fault> {
-        let before = header.len.saturating_add(head_len);
+        let before = header.len.wrapping_add(head_len);
         let Some(payload) = inbox.pending().get(before..) else { return Ok(Step::Wait) };
-        let total = header.remaining.saturating_sub(head_len);
+        let total = header.remaining.wrapping_sub(head_len);
         // The first chunk comes with the topic, so both must be in the inbox.
         let is_enough = payload.len() >= usize::from(self.options.chunk_align).min(total);
         if !is_enough && inbox.pending().len() < inbox.capacity() {
@@ -120,7 +120,7 @@ impl Session<'_> {
             Verdict::TooMany => return Err(Fault::TooMany),
         };
         self.large = Large { phase: Phase::Stream, left: total, total, flags, receipt, ..self.large.clone() };
-        let topic = inbox.span(header.len.saturating_add(2), head.topic_len);
+        let topic = inbox.span(header.len.wrapping_add(2), head.topic_len);
         Ok(self.chunk(topic, before, inbox))
     }
 
@@ -178,13 +178,13 @@ impl Session<'_> {
     /// Shows what is there of the payload, `before` bytes behind the front, in whole units.
     fn chunk(&mut self, topic: Span, before: usize, inbox: &mut Inbox<'_>) -> Step {
         let there = inbox.pending().len();
-        let payload = there.saturating_sub(before).min(self.large.left);
+        let payload = there.wrapping_sub(before).min(self.large.left);
         let align = usize::from(self.options.chunk_align);
         let is_last = payload == self.large.left;
         let is_full = there == inbox.capacity();
         let rest = payload.checked_rem(align).unwrap_or_default();
         // Less than one unit is shown only if no more can come before it is.
-        let len = if is_last || (is_full && rest == payload) { payload } else { payload.saturating_sub(rest) };
+        let len = if is_last || (is_full && rest == payload) { payload } else { payload.wrapping_sub(rest) };
         if len == 0 {
             return Step::Wait;
         }
@@ -197,9 +197,9 @@ impl Session<'_> {
             dup: large.flags.dup,
             receipt: large.receipt,
         };
-        let (offset, total) = (large.total.saturating_sub(large.left), large.total);
-        inbox.take(before.saturating_add(len));
-        self.large.left = self.large.left.saturating_sub(len);
+        let (offset, total) = (large.total.wrapping_sub(large.left), large.total);
+        inbox.take(before.wrapping_add(len));
+        self.large.left = self.large.left.wrapping_sub(len);
         if self.large.left == 0 {
             self.large.phase = Phase::Idle;
             self.inbound.shown();
@@ -211,7 +211,7 @@ impl Session<'_> {
     fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> usize {
         let len = self.large.left.min(inbox.pending().len());
         self.drop_front(inbox, len);
-        self.large.left = self.large.left.saturating_sub(len);
+        self.large.left = self.large.left.wrapping_sub(len);
         self.large.left
     }
 

@@ -51,6 +51,8 @@ pub struct Session<'s> {
     filters: Filters<'s>,
     ids: Ids,
     link: Link,
+    /// Why the link is closed, if not by goodbye.
+    fault: Option<Fault>,
     sending: Sending,
     large: Large,
     keep_alive: KeepAlive,
@@ -69,8 +71,8 @@ enum Link {
     Up,
     /// DISCONNECT is to leave.
     Closing,
-    /// Nothing more is taken or sent but what has begun.
-    Closed(Option<Fault>),
+    /// Nothing more is taken, and nothing more is sent but what has begun.
+    Closed,
 }
 
 /// What became of the bytes at the front of the inbox.
@@ -94,6 +96,7 @@ impl<'s> Session<'s> {
             filters: Filters::new(memory.filters),
             ids: Ids::new(),
             link: Link::Down,
+            fault: None,
             sending: Sending::new(),
             large: Large::new(),
             keep_alive: KeepAlive::new(),
@@ -108,10 +111,10 @@ impl<'s> Session<'s> {
         inbox.clear();
         self.inbound.open();
         self.keep_alive.open(now);
-        self.link = match self.options.check() {
-            Ok(()) => Link::Handshake,
-            Err(option) => Link::Closed(Some(Fault::Options(option))),
-        };
+        self.link = Link::Handshake;
+        if let Err(option) = self.options.check() {
+            self.fail(Fault::Options(option));
+        }
     }
 
     /// The stream is gone. What is unacknowledged stays, and goes out again on the next one. The message that `poll`
@@ -119,6 +122,7 @@ impl<'s> Session<'s> {
     pub fn lost(&mut self) {
         self.settle();
         self.link = Link::Down;
+        self.fault = None;
         self.sending = Sending::new();
         self.large.rewind();
         self.outbound.rewind();
@@ -132,8 +136,8 @@ impl<'s> Session<'s> {
         self.settle();
         self.link = match self.link {
             Link::Up => Link::Closing,
-            Link::Handshake | Link::Await => Link::Closed(None),
-            Link::Down | Link::Closing | Link::Closed(_) => self.link,
+            Link::Handshake | Link::Await => Link::Closed,
+            Link::Down | Link::Closing | Link::Closed => self.link,
         };
     }
 
@@ -168,14 +172,12 @@ impl<'s> Session<'s> {
             return Ok(Some(Ready(Kind::Plain(event))));
         }
         loop {
-            match self.link {
-                Link::Closed(Some(fault)) => return Err(fault),
-                // Nothing that comes after the goodbye matters.
-                Link::Down | Link::Closing | Link::Closed(None) => {
-                    inbox.clear();
-                    return Ok(None);
-                }
-                Link::Handshake | Link::Await | Link::Up => {}
+            if let Some(fault) = self.fault {
+                return Err(fault);
+            }
+            if !self.is_open() {
+                inbox.clear(); // nothing that comes after the goodbye matters
+                return Ok(None);
             }
             match self.step(inbox) {
                 Ok(Step::Tell(kind)) => return Ok(Some(Ready(kind))),
@@ -200,7 +202,7 @@ impl<'s> Session<'s> {
     /// something in the inbox that can be taken.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if matches!(self.link, Link::Down | Link::Closing | Link::Closed(_)) {
+        if !self.is_open() {
             return None;
         }
         if self.inbound.can_go_on() {
@@ -354,10 +356,7 @@ impl<'s> Session<'s> {
     /// Why [`transmit`](Self::transmit) says [`Close`](next::Transmit::Close); `None` after [`close`](Self::close).
     #[must_use]
     pub const fn fault(&self) -> Option<Fault> {
-        match self.link {
-            Link::Closed(fault) => fault,
-            Link::Down | Link::Handshake | Link::Await | Link::Up | Link::Closing => None,
-        }
+        self.fault
     }
 
     /// Whether the server has accepted the connection and it is not over.
@@ -408,6 +407,11 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// Whether there is a connection and it is not over.
+    const fn is_open(&self) -> bool {
+        matches!(self.link, Link::Handshake | Link::Await | Link::Up)
+    }
+
     /// A ping belongs to a connection that is up.
     fn tick(&mut self, now: Instant) {
         let keep_alive_s = if self.link == Link::Up { self.options.keep_alive_s } else { 0 };
@@ -430,12 +434,16 @@ impl<'s> Session<'s> {
     fn fail(&mut self, fault: Fault) {
         log::fault(fault);
         self.sending = Sending::new();
-        self.link = Link::Closed(Some(fault));
+        self.link = Link::Closed;
+        self.fault = Some(fault);
     }
 
     fn allocate(&mut self) -> Option<PacketId> {
         let (outbound, filters) = (&self.outbound, &self.filters);
-        self.ids.allocate(|| outbound.ids().chain(filters.ids()))
+        self.ids.allocate(|window| {
+            outbound.mark_ids(window);
+            filters.mark_ids(window);
+        })
     }
 
     /// Checks, makes room, names, admits: in this order, so that a refusal changes nothing.

@@ -109,21 +109,21 @@ impl Session<'_> {
             if copied == 0 || (is_cut && written > 0) {
                 break;
             }
-            written = written.saturating_add(copied);
+            written = written.wrapping_add(copied);
             self.advance(copied, total);
         }
         if written > 0 {
             self.keep_alive.sent(now);
             return Transmit::Bytes(written);
         }
-        if matches!(self.link, Link::Closed(_)) { Transmit::Close } else { Transmit::Idle }
+        if self.link == Link::Closed { Transmit::Close } else { Transmit::Idle }
     }
 
     #[cfg(feature = "large")]
     fn ask_for(&mut self, now: Instant, payload: External, offset: usize) -> Transmit {
         self.keep_alive.sent(now);
         let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
-        Transmit::Payload { key: payload.key, offset, len: total.saturating_sub(offset) }
+        Transmit::Payload { key: payload.key, offset, len: total.wrapping_sub(offset) }
     }
 
     /// Without `large` there are no external payloads.
@@ -138,9 +138,9 @@ impl Session<'_> {
     pub fn supplied(&mut self, n: usize) {
         if let Filled::External { payload, offset } = self.fill(&mut []) {
             let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
-            let left = total.saturating_sub(offset);
-            let head = self.sending.sent.saturating_sub(offset);
-            self.advance(n.min(left), head.saturating_add(total));
+            let left = total.wrapping_sub(offset);
+            let head = self.sending.sent.wrapping_sub(offset);
+            self.advance(n.min(left), head.wrapping_add(total));
         }
     }
 
@@ -149,13 +149,13 @@ impl Session<'_> {
         match self.link {
             Link::Handshake => return Current::Connect, // [MQTT-3.1.0-1]
             Link::Up | Link::Closing => {}
-            Link::Down | Link::Await | Link::Closed(_) => return Current::Nothing,
+            Link::Down | Link::Await | Link::Closed => return Current::Nothing,
         }
         if let Some(ack) = self.inbound.next_ack() {
             return small(ack, 4);
         }
         if self.link == Link::Closing {
-            self.link = Link::Closed(None); // [MQTT-3.14.4-2]
+            self.link = Link::Closed; // [MQTT-3.14.4-2]
             return small([header::DISCONNECT, 0, 0, 0], 2);
         }
         if let Some(id) = self.outbound.next_release() {
@@ -216,7 +216,7 @@ impl Session<'_> {
 
     /// `copied` more bytes of a packet of `total` have left.
     fn advance(&mut self, copied: usize, total: usize) {
-        self.sending.sent = self.sending.sent.saturating_add(copied);
+        self.sending.sent = self.sending.sent.wrapping_add(copied);
         if self.sending.sent < total {
             return;
         }

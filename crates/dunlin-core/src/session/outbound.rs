@@ -7,6 +7,7 @@
 //!
 //! Slots and bytes that have become free stay where they are until room is needed; then both are closed up.
 
+use super::ids::Window;
 use super::mark::{Mark, Stage as MarkStage};
 use super::options::Publish;
 use crate::bytes;
@@ -169,10 +170,10 @@ impl<'s> Outbound<'s> {
         if self.at.end >= self.slots.len() {
             self.close_up_slots();
         }
-        if stored > self.tx.len().saturating_sub(self.at.tail) {
+        if stored > self.tx.len().wrapping_sub(self.at.tail) {
             self.close_up_bytes();
         }
-        let fits = stored <= self.tx.len().saturating_sub(self.at.tail);
+        let fits = stored <= self.tx.len().wrapping_sub(self.at.tail);
         if fits && self.at.end < self.slots.len() { Ok(()) } else { Err(NoRoom::Now) }
     }
 
@@ -197,15 +198,15 @@ impl<'s> Outbound<'s> {
         for index in self.at.first..self.at.end {
             if let (true, Some(slot)) = (self.is_victim(index, policy, topic, sending), self.slots.get(index)) {
                 let counts = victims == 0 || policy == Replace::Oldest;
-                gained = gained.saturating_add(if counts { slot.len } else { 0 });
-                victims = victims.saturating_add(1);
+                gained = gained.wrapping_add(if counts { slot.len } else { 0 });
+                victims = victims.wrapping_add(1);
             }
         }
         if victims == 0 {
             return self.make_room(stored).map(|()| None);
         }
         self.close_up_bytes();
-        if stored > self.tx.len().saturating_sub(self.at.tail).saturating_add(gained) {
+        if stored > self.tx.len().wrapping_sub(self.at.tail).wrapping_add(gained) {
             return Err(NoRoom::Now);
         }
         // The first hands its identifier on, and its slot.
@@ -221,10 +222,10 @@ impl<'s> Outbound<'s> {
     /// Bytes of `tx` that a message takes: its packet, or its head and where its payload is.
     pub fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<(usize, usize)> {
         let remaining = outgoing.remaining()?;
-        let packet = header_len(remaining).saturating_add(remaining);
+        let packet = header_len(remaining).wrapping_add(remaining);
         match external {
             None => Some((remaining, packet)),
-            Some(_) => Some((remaining, packet.saturating_sub(outgoing.payload_len).saturating_add(EXTERNAL_LEN))),
+            Some(_) => Some((remaining, packet.wrapping_sub(outgoing.payload_len).wrapping_add(EXTERNAL_LEN))),
         }
     }
 
@@ -245,14 +246,14 @@ impl<'s> Outbound<'s> {
             }
         }
         let len = writer.written();
-        self.at.tail = at.saturating_add(len);
+        self.at.tail = at.wrapping_add(len);
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
         if let Some(slot) = self.slots.get_mut(self.at.end) {
             let (qos, replaces) = (publish.qos, admission.replaces);
             *slot = Slot { at, len, id, qos, stage, replaces, is_external: external.is_some() };
-            self.at.end = self.at.end.saturating_add(1);
+            self.at.end = self.at.end.wrapping_add(1);
             if admission.wants_mark {
-                self.at.unmarked = self.at.unmarked.saturating_add(1);
+                self.at.unmarked = self.at.unmarked.wrapping_add(1);
             }
         }
     }
@@ -263,7 +264,7 @@ impl<'s> Outbound<'s> {
         let (end, released) = (self.at.end, self.at.released);
         if let Some(slot) = self.slots.get_mut(end) {
             *slot = Slot { id: id.get(), qos: QoS::ExactlyOnce, stage: Stage::Release, ..Slot::FREE };
-            self.at.end = end.saturating_add(1);
+            self.at.end = end.wrapping_add(1);
             self.move_down(released, end);
         }
         Ok(())
@@ -291,14 +292,14 @@ impl<'s> Outbound<'s> {
         let slot = self.slots.get_mut(index)?;
         let id = slot.packet_id()?;
         if slot.stage == Stage::Unstored {
-            self.at.unmarked = self.at.unmarked.saturating_sub(1);
+            self.at.unmarked = self.at.unmarked.wrapping_sub(1);
         }
         slot.len = 0;
         match keep {
             Keep::HandOn => slot.stage = Stage::Free,
             Keep::Report => {
                 slot.stage = Stage::Replaced;
-                self.at.notices = self.at.notices.saturating_add(1);
+                self.at.notices = self.at.notices.wrapping_add(1);
             }
         }
         self.drop_free_front();
@@ -315,7 +316,7 @@ impl<'s> Outbound<'s> {
         }
         let is_stored = slot.stage != Stage::Unstored;
         if !is_stored {
-            self.at.unmarked = self.at.unmarked.saturating_sub(1);
+            self.at.unmarked = self.at.unmarked.wrapping_sub(1);
         }
         self.end(index, is_stored && wants_mark);
         true
@@ -352,7 +353,7 @@ impl<'s> Outbound<'s> {
                 slot.len = 0;
                 slot.stage = if wants_mark { Stage::Unmarked } else { Stage::Release };
                 if wants_mark {
-                    self.at.unmarked = self.at.unmarked.saturating_add(1);
+                    self.at.unmarked = self.at.unmarked.wrapping_add(1);
                 }
                 self.move_down(self.at.released, index);
                 Answer::Taken
@@ -396,10 +397,10 @@ impl<'s> Outbound<'s> {
                 Stage::Queued | Stage::Unstored => clear_dup(self.tx, slot.at), // [MQTT-3.1.2-6]
                 Stage::Unmarked | Stage::Release | Stage::Released => {
                     if slot.stage == Stage::Unmarked {
-                        self.at.unmarked = self.at.unmarked.saturating_sub(1);
+                        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
                     }
                     slot.stage = Stage::Forgotten;
-                    self.at.notices = self.at.notices.saturating_add(1);
+                    self.at.notices = self.at.notices.wrapping_add(1);
                 }
                 Stage::Free | Stage::Sent | Stage::Forgotten | Stage::Replaced | Stage::Ended => {}
             }
@@ -413,11 +414,11 @@ impl<'s> Outbound<'s> {
         }
         let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
         let index = live.iter().position(|slot| matches!(slot.stage, Stage::Forgotten | Stage::Replaced))?;
-        let index = self.at.first.saturating_add(index);
+        let index = self.at.first.wrapping_add(index);
         let slot = self.slots.get(index)?;
         let notice = if slot.stage == Stage::Forgotten { Notice::Forgotten } else { Notice::Replaced };
         let id = slot.packet_id()?;
-        self.at.notices = self.at.notices.saturating_sub(1);
+        self.at.notices = self.at.notices.wrapping_sub(1);
         self.end(index, wants_mark);
         Some((id, notice))
     }
@@ -433,10 +434,10 @@ impl<'s> Outbound<'s> {
                 Stage::Release => {
                     slot.stage = Stage::Released;
                     let id = slot.packet_id();
-                    self.at.next_release = self.at.next_release.saturating_add(1);
+                    self.at.next_release = self.at.next_release.wrapping_add(1);
                     return id;
                 }
-                _ => self.at.next_release = self.at.next_release.saturating_add(1),
+                _ => self.at.next_release = self.at.next_release.wrapping_add(1),
             }
         }
         None
@@ -451,7 +452,7 @@ impl<'s> Outbound<'s> {
             match slot.stage {
                 Stage::Queued => return true,
                 Stage::Unstored => return false,
-                _ => self.at.next_publish = self.at.next_publish.saturating_add(1),
+                _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
             }
         }
         false
@@ -463,12 +464,12 @@ impl<'s> Outbound<'s> {
         let stored = self.stored(slot);
         if slot.is_external {
             let (head, rest) =
-                stored.split_at_checked(stored.len().saturating_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
+                stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
             let payload = read_external(rest);
             if sent >= head.len() {
-                return Piece::External { payload, offset: sent.saturating_sub(head.len()) };
+                return Piece::External { payload, offset: sent.wrapping_sub(head.len()) };
             }
-            let total = head.len().saturating_add(to_usize(payload.len));
+            let total = head.len().wrapping_add(to_usize(payload.len));
             return Piece::Bytes { copied: copy_from(head, sent, out), total };
         }
         Piece::Bytes { copied: copy_from(stored, sent, out), total: stored.len() }
@@ -482,7 +483,7 @@ impl<'s> Outbound<'s> {
         } else {
             slot.stage = Stage::Sent;
         }
-        self.at.next_publish = self.at.next_publish.saturating_add(1);
+        self.at.next_publish = self.at.next_publish.wrapping_add(1);
         self.drop_free_front();
     }
 
@@ -514,7 +515,7 @@ impl<'s> Outbound<'s> {
             (MarkStage::Done, Stage::Ended) => Stage::Free,
             _ => return,
         };
-        self.at.unmarked = self.at.unmarked.saturating_sub(1);
+        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
         self.drop_free_front();
     }
 
@@ -524,10 +525,20 @@ impl<'s> Outbound<'s> {
     pub fn open_count(&self) -> usize {
         let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
         let open = live.iter().filter(|slot| !matches!(slot.stage, Stage::Free | Stage::Ended));
-        open.fold(0, |count: usize, _| count.saturating_add(1))
+        open.fold(0, |count: usize, _| count.wrapping_add(1))
+    }
+
+    /// Marks the identifiers in use.
+    pub fn mark_ids(&self, window: &mut Window) {
+        for slot in self.slots.get(self.at.first..self.at.end).unwrap_or_default() {
+            if slot.is_live() {
+                window.mark(slot.id);
+            }
+        }
     }
 
     /// The identifiers in use.
+    #[cfg(any(feature = "durable", feature = "verify"))]
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
         let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
         live.iter().filter(|slot| slot.is_live()).map(|slot| slot.id)
@@ -538,7 +549,7 @@ impl<'s> Outbound<'s> {
     fn find(&self, id: PacketId) -> Option<usize> {
         let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
         let index = live.iter().position(|slot| slot.id == id.get() && slot.is_live())?;
-        Some(self.at.first.saturating_add(index))
+        Some(self.at.first.wrapping_add(index))
     }
 
     fn stored(&self, slot: &Slot) -> &[u8] {
@@ -571,7 +582,7 @@ impl<'s> Outbound<'s> {
             slot.len = 0;
             slot.stage = if wants_mark { Stage::Ended } else { Stage::Free };
             if wants_mark {
-                self.at.unmarked = self.at.unmarked.saturating_add(1);
+                self.at.unmarked = self.at.unmarked.wrapping_add(1);
             }
         }
         self.drop_free_front();
@@ -586,17 +597,17 @@ impl<'s> Outbound<'s> {
             core::mem::swap(slot, &mut carried);
         }
         self.at.next_release = self.at.next_release.min(to);
-        self.at.released = to.saturating_add(1);
+        self.at.released = to.wrapping_add(1);
         // Slots below `from` have moved up by one; the one at the cursor stays the one at the cursor.
         if self.at.next_publish < from && self.at.next_publish >= to {
-            self.at.next_publish = self.at.next_publish.saturating_add(1);
+            self.at.next_publish = self.at.next_publish.wrapping_add(1);
         }
     }
 
     fn drop_free_front(&mut self) {
         while self.at.first < self.at.end {
             match self.slots.get(self.at.first) {
-                Some(slot) if !slot.is_live() => self.at.first = self.at.first.saturating_add(1),
+                Some(slot) if !slot.is_live() => self.at.first = self.at.first.wrapping_add(1),
                 _ => break,
             }
         }
@@ -616,7 +627,7 @@ impl<'s> Outbound<'s> {
             let Some(slot) = self.slots.get(index).copied() else { break };
             if let (true, Some(place)) = (slot.is_live(), self.slots.get_mut(kept)) {
                 *place = slot;
-                kept = kept.saturating_add(1);
+                kept = kept.wrapping_add(1);
             }
         }
         self.at = State { first: 0, end: kept, released, next_release, next_publish, ..self.at.clone() };
@@ -624,7 +635,7 @@ impl<'s> Outbound<'s> {
 
     fn live_before(&self, cursor: usize) -> usize {
         let before = self.slots.get(self.at.first..cursor.min(self.at.end)).unwrap_or_default();
-        before.iter().filter(|slot| slot.is_live()).fold(0, |count: usize, _| count.saturating_add(1))
+        before.iter().filter(|slot| slot.is_live()).fold(0, |count: usize, _| count.wrapping_add(1))
     }
 
     fn close_up_bytes(&mut self) {
@@ -633,7 +644,7 @@ impl<'s> Outbound<'s> {
             if slot.len > 0 {
                 bytes::slide(self.tx, tail, slot.at, slot.len);
                 slot.at = tail;
-                tail = tail.saturating_add(slot.len);
+                tail = tail.wrapping_add(slot.len);
             }
         }
         self.at.tail = tail;
@@ -665,7 +676,7 @@ impl<'s> Outbound<'s> {
             if slot.at < floor {
                 return Err("messages lie in another order than their slots");
             }
-            floor = slot.at.saturating_add(slot.len);
+            floor = slot.at.wrapping_add(slot.len);
         }
         if floor > self.at.tail {
             return Err("a message lies in free memory");
