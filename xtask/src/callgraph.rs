@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use regex_lite::Regex;
 
 use crate::elf::{Image, demangle};
@@ -55,54 +55,43 @@ impl CallGraph {
     }
 
     fn parse(listing: &str, image: &Image) -> Result<Self> {
-        let label = Regex::new(r"^([0-9a-f]+) <(.+)>:$")?;
-        let line = Regex::new(r"^\s*[0-9a-f]+:\s+([a-z0-9.]+)\s*(.*)$")?;
-        let address = Regex::new(r"\b([0-9a-f]+) <[^>]+>")?;
-        let mut functions: BTreeMap<u64, Function> = BTreeMap::new();
-        let mut at = 0;
-        for text in listing.lines() {
-            if let Some(found) = label.captures(text) {
-                at = u64::from_str_radix(&found[1], 16)?;
-                functions.insert(
-                    at,
-                    Function {
-                        name: demangle(&found[2]),
-                        frame: image.frames.get(&at).copied(),
-                        calls: BTreeSet::new(),
-                        calls_indirectly: false,
-                    },
-                );
-                continue;
-            }
-            let Some(found) = line.captures(text) else { continue };
-            let (mnemonic, operands) = (&found[1], &found[2]);
-            let function = functions.get_mut(&at).with_context(|| format!("code without a label: {text}"))?;
-            if is_jump(mnemonic) {
-                if let Some(target) = address.captures(operands) {
-                    function.calls.insert(u64::from_str_radix(&target[1], 16)?);
-                } else if !is_return(mnemonic, operands) {
-                    function.calls_indirectly = true;
-                }
-            } else if writes_pc(operands) {
-                function.calls_indirectly = true;
-            }
+        let listing = Listing::parse(listing)?;
+        let mut functions = BTreeMap::new();
+        for (at, name) in &listing.labels {
+            let frame = image.frames.get(at).copied();
+            functions
+                .insert(*at, Function { name: name.clone(), frame, calls: BTreeSet::new(), calls_indirectly: false });
         }
-        let starts: BTreeSet<u64> = functions.keys().copied().collect();
-        for (start, function) in &mut functions {
-            // A jump within the function is control flow; one into the middle of another counts as a call of it.
-            let calls = std::mem::take(&mut function.calls);
-            let callees =
-                calls.iter().filter_map(|to| starts.range(..=to).next_back().copied().map(|callee| (*to, callee)));
-            function.calls =
-                callees.filter(|(to, callee)| callee != start || to == start).map(|(_, callee)| callee).collect();
+        let mut constants = Constants::default();
+        for instruction in &listing.instructions {
+            let Some((start, function)) = functions.range_mut(..=instruction.at).next_back() else { continue };
+            if listing.is_joined_at(instruction.at) {
+                constants = Constants::default();
+            }
+            match instruction.flow() {
+                // A jump within the function is control flow; one into the middle of another counts as a call of it.
+                Flow::To(to) => {
+                    if let Some((callee, _)) = listing.labels.range(..=to).next_back()
+                        && (callee != start || to == *start)
+                    {
+                        function.calls.insert(*callee);
+                    }
+                }
+                Flow::ToRegister(register) => match constants.get(register) {
+                    Some(to) if listing.labels.contains_key(&to) => _ = function.calls.insert(to),
+                    _ => function.calls_indirectly = true,
+                },
+                Flow::Unknown => function.calls_indirectly = true,
+                Flow::On => {}
+            }
+            constants.follow(instruction, &listing);
         }
         Ok(Self { functions })
     }
 
-    /// The deepest path below the function called `root`, and what makes the figure doubtful.
-    pub fn depth(&self, root: &str, obstacles: &mut Obstacles) -> Option<Depth> {
-        let address = self.address(root)?;
-        Some(self.walk(address, &mut Vec::new(), &mut BTreeMap::new(), obstacles))
+    /// The deepest path below the function at `address`; `obstacles` gathers what makes the figure doubtful.
+    pub fn depth(&self, address: u64, obstacles: &mut Obstacles) -> Depth {
+        self.walk(address, &mut Vec::new(), &mut BTreeMap::new(), obstacles)
     }
 
     fn walk(
@@ -138,9 +127,8 @@ impl CallGraph {
         depth
     }
 
-    /// The shortest chain of calls from any of `roots` to a function that `is_goal` accepts.
-    pub fn path(&self, roots: &[String], is_goal: impl Fn(&str) -> bool) -> Option<Vec<String>> {
-        let starts = roots.iter().filter_map(|root| self.address(root));
+    /// The shortest chain of calls from any of the functions at `starts` to one whose name `is_goal` accepts.
+    pub fn path(&self, starts: impl Iterator<Item = u64>, is_goal: impl Fn(&str) -> bool) -> Option<Vec<String>> {
         let mut came_from: BTreeMap<u64, Option<u64>> = starts.map(|start| (start, None)).collect();
         let mut queue: VecDeque<u64> = came_from.keys().copied().collect();
         while let Some(at) = queue.pop_front() {
@@ -160,26 +148,173 @@ impl CallGraph {
         }
         None
     }
+}
 
-    fn address(&self, name: &str) -> Option<u64> {
-        self.functions.iter().find(|(_, function)| function.name == name).map(|(address, _)| *address)
+/// A disassembly, in pieces.
+#[derive(Default)]
+struct Listing {
+    /// Where functions start, and their names.
+    labels: BTreeMap<u64, String>,
+    instructions: Vec<Instruction>,
+    /// Constants among the code.
+    words: BTreeMap<u64, u64>,
+    /// Where jumps go to.
+    targets: BTreeSet<u64>,
+}
+
+struct Instruction {
+    at: u64,
+    mnemonic: String,
+    operands: String,
+    /// The address that the disassembler names in the operands.
+    address: Option<u64>,
+}
+
+/// Where an instruction goes.
+enum Flow<'a> {
+    On,
+    To(u64),
+    ToRegister(&'a str),
+    Unknown,
+}
+
+impl Listing {
+    fn parse(text: &str) -> Result<Self> {
+        let label = Regex::new(r"^([0-9a-f]+) <(.+)>:$")?;
+        let line = Regex::new(r"^\s*([0-9a-f]+):\s+([a-z0-9.]+)\s*(.*)$")?;
+        let address = Regex::new(r"\b([0-9a-f]+) <[^>]+>")?;
+        let hexadecimal = |text: &str| u64::from_str_radix(text, 16);
+        let mut listing = Self::default();
+        for text in text.lines() {
+            if let Some(found) = label.captures(text) {
+                listing.labels.insert(hexadecimal(&found[1])?, demangle(&found[2]));
+            } else if let Some(found) = line.captures(text) {
+                let (at, mnemonic, operands) = (hexadecimal(&found[1])?, &found[2], &found[3]);
+                if let (".word", Some(word)) = (mnemonic, operands.strip_prefix("0x")) {
+                    listing.words.insert(at, hexadecimal(word.split_whitespace().next().unwrap_or(word))?);
+                    continue;
+                }
+                let address = address.captures(operands).map(|found| hexadecimal(&found[1])).transpose()?;
+                let instruction =
+                    Instruction { at, mnemonic: mnemonic.to_owned(), operands: operands.to_owned(), address };
+                if let Flow::To(to) = instruction.flow() {
+                    listing.targets.insert(to);
+                }
+                listing.instructions.push(instruction);
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Can control come here from more than one place?
+    fn is_joined_at(&self, at: u64) -> bool {
+        self.targets.contains(&at) || self.labels.contains_key(&at)
     }
 }
 
-/// Does this instruction go elsewhere? Arm's `b`, `bl`, `blx`, `bx`, `bne` … `cbz`; RISC-V's `j`, `jal`, `jr`, `beqz` …
-fn is_jump(mnemonic: &str) -> bool {
-    let name = mnemonic.trim_end_matches(".n").trim_end_matches(".w");
-    let looks_like_a_branch = name.starts_with('b') || name.starts_with('j') || name.starts_with("cb");
-    let is_something_else = ["bic", "bfi", "bfc", "bkpt"].iter().any(|other| name.starts_with(other));
-    looks_like_a_branch && !is_something_else
+impl Instruction {
+    fn flow(&self) -> Flow<'_> {
+        let operands = self.operands.as_str();
+        // `mov pc, r3`, `ldr.w pc, [r0]`: popping the return address is not one of them.
+        if operands.starts_with("pc,") {
+            return if operands.starts_with("pc, [sp]") { Flow::On } else { Flow::Unknown };
+        }
+        if !self.is_jump() || self.is_return() {
+            return Flow::On;
+        }
+        match self.address {
+            Some(to) => Flow::To(to),
+            None if self.mnemonic == "blx" => Flow::ToRegister(operands),
+            None => Flow::Unknown,
+        }
+    }
+
+    /// Arm's `b`, `bl`, `blx`, `bx`, `bne` … `cbz`; RISC-V's `j`, `jal`, `jr`, `beqz` …
+    fn is_jump(&self) -> bool {
+        let name = self.mnemonic.trim_end_matches(".n").trim_end_matches(".w");
+        let looks_like_a_branch = name.starts_with('b') || name.starts_with('j') || name.starts_with("cb");
+        let is_something_else = ["bic", "bfi", "bfc", "bkpt"].iter().any(|other| name.starts_with(other));
+        looks_like_a_branch && !is_something_else
+    }
+
+    /// `bx lr`, also conditional, and RISC-V's `jr ra`.
+    fn is_return(&self) -> bool {
+        let is_arm = self.mnemonic.starts_with("bx") && self.operands == "lr";
+        is_arm || self.mnemonic == "jr" && self.operands == "ra"
+    }
 }
 
-/// `bx lr`, also conditional, and RISC-V's `jr ra`; everything else that names no address is indirect.
-fn is_return(mnemonic: &str, operands: &str) -> bool {
-    mnemonic.starts_with("bx") && operands == "lr" || mnemonic == "jr" && operands == "ra"
+/// The registers that hold a known address of a function.
+///
+/// Where a function is called several times in a row, Arm's compilers load its address from among the code and call
+/// through the register. That is a direct call in all but form, as long as nothing else can have been loaded.
+#[derive(Default)]
+struct Constants(BTreeMap<String, u64>);
+
+impl Constants {
+    fn get(&self, register: &str) -> Option<u64> {
+        self.0.get(register).copied()
+    }
+
+    /// What is known after `instruction`; in doubt, nothing.
+    fn follow(&mut self, instruction: &Instruction, listing: &Listing) {
+        let (mnemonic, operands) = (instruction.mnemonic.as_str(), instruction.operands.as_str());
+        let first = operands.split([',', ' ']).next().unwrap_or_default();
+        match (instruction.address, listing.words.get(&instruction.address.unwrap_or_default())) {
+            (Some(_), Some(word)) if mnemonic.starts_with("ldr") && operands.contains("[pc") => {
+                self.0.insert(first.to_owned(), word & !1);
+            }
+            // A call keeps r4 to r11.
+            _ if mnemonic.starts_with("bl") => {
+                ["r0", "r1", "r2", "r3", "ip", "lr"].iter().for_each(|scratch| _ = self.0.remove(*scratch))
+            }
+            _ if mnemonic.starts_with("push") => {}
+            // Several results: a list of registers, an address that moves on, a pair.
+            _ if operands.contains(['{', '!']) || operands.contains("],") => self.0.clear(),
+            _ if mnemonic.starts_with("ldrd") || mnemonic.contains("mull") || mnemonic.contains("mlal") => {
+                self.0.clear()
+            }
+            _ if mnemonic.starts_with("str") || mnemonic.starts_with("cmp") => {}
+            _ => _ = self.0.remove(first),
+        }
+    }
 }
 
-/// `mov pc, r3`, `ldr.w pc, [r0]`: jumps through a register or memory. Popping the return address is not one.
-fn writes_pc(operands: &str) -> bool {
-    operands.starts_with("pc,") && !operands.starts_with("pc, [sp]")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn obstacles(code: &str) -> Obstacles {
+        let image = Image {
+            sections: BTreeMap::new(),
+            symbols: Vec::new(),
+            frames: [(0, 8), (0x100, 8)].into(),
+            roots: Vec::new(),
+        };
+        let text = format!("00000000 <root>:\n{code}\n00000100 <leaf>:\n 100:\tbx\tlr\n");
+        let mut obstacles = Obstacles::default();
+        CallGraph::parse(&text, &image).unwrap().depth(0, &mut obstacles);
+        obstacles
+    }
+
+    #[test]
+    fn a_call_through_a_constant_is_direct() {
+        let code =
+            "   0:\tldr\tr5, [pc, #8]\t@ (c <root+0xc>)\n   2:\tblx\tr5\n   4:\tblx\tr5\n   c:\t.word\t0x00000101";
+        assert!(obstacles(code).is_empty());
+    }
+
+    #[test]
+    fn a_call_through_a_register_that_may_have_changed_is_not() {
+        let load = "   0:\tldr\tr5, [pc, #8]\t@ (c <root+0xc>)";
+        let word = "   c:\t.word\t0x00000101";
+        assert_eq!(obstacles(&format!("{load}\n   2:\tmov\tr5, r0\n   4:\tblx\tr5\n{word}")).indirect.len(), 1);
+        let joined = format!("{load}\n   2:\tbeq.n\t4 <root+0x4>\n   4:\tblx\tr5\n{word}");
+        assert_eq!(obstacles(&joined).indirect.len(), 1);
+    }
+
+    #[test]
+    fn recursion_is_seen() {
+        assert_eq!(obstacles("   0:\tbl\t0 <root>").recursion.len(), 1);
+    }
 }

@@ -1,10 +1,13 @@
 //! What a linked image is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+/// Where the roots of a proof are.
+pub const ROOTS: &str = ".roots";
 
 /// A linked image, read once.
 pub struct Image {
@@ -14,6 +17,8 @@ pub struct Image {
     pub symbols: Vec<Symbol>,
     /// Address of a function to the bytes of stack that its frame takes.
     pub frames: BTreeMap<u64, u64>,
+    /// The statics of the section `.roots`: name, and address of the function that it points to.
+    pub roots: Vec<(String, u64)>,
 }
 
 /// A function or a static.
@@ -21,6 +26,8 @@ pub struct Symbol {
     /// Demangled, without the hash.
     pub name: String,
     pub section: String,
+    /// Where it begins; without the bit that Thumb code carries in its addresses.
+    pub address: u64,
     pub size: u64,
     pub is_function: bool,
 }
@@ -39,6 +46,7 @@ impl Image {
             symbols.push(Symbol {
                 name: demangle(symbol.name()?),
                 section: file.section_by_index(index)?.name()?.to_owned(),
+                address: symbol.address() & !u64::from(symbol.kind() == SymbolKind::Text),
                 size: symbol.size(),
                 is_function: symbol.kind() == SymbolKind::Text,
             });
@@ -47,7 +55,17 @@ impl Image {
             Some(section) => frames(section.data()?)?,
             None => BTreeMap::new(),
         };
-        Ok(Self { sections, symbols, frames })
+        let mut roots = Vec::new();
+        if let Some(section) = file.section_by_name(ROOTS) {
+            let pointers = section.data()?;
+            for symbol in symbols.iter().filter(|symbol| symbol.section == ROOTS) {
+                let offset = usize::try_from(symbol.address - section.address())?;
+                let pointer =
+                    pointers.get(offset..).and_then(|rest| rest.first_chunk()).context("a root without a pointer")?;
+                roots.push((symbol.name.clone(), u64::from(u32::from_le_bytes(*pointer) & !1)));
+            }
+        }
+        Ok(Self { sections, symbols, frames, roots })
     }
 
     /// Size of a section; nothing if there is none.
@@ -55,9 +73,21 @@ impl Image {
         self.sections.get(name).copied().unwrap_or(0)
     }
 
-    /// Size of the symbol with this very name.
-    pub fn size_of(&self, name: &str) -> Option<u64> {
-        self.symbols.iter().find(|symbol| symbol.name == name).map(|symbol| symbol.size)
+    /// The symbol with this very name.
+    pub fn symbol(&self, name: &str) -> Option<&Symbol> {
+        self.symbols.iter().find(|symbol| symbol.name == name)
+    }
+
+    /// Where the function called `name`, or the root of that name, begins.
+    pub fn entry(&self, name: &str) -> Option<u64> {
+        let root = self.roots.iter().find(|(root, _)| root == name).map(|(_, function)| *function);
+        root.or_else(|| self.symbol(name).map(|symbol| symbol.address))
+    }
+
+    /// The functions, each once: `memcpy` and `__aeabi_memcpy` may be one function with two names.
+    pub fn functions(&self) -> impl Iterator<Item = &Symbol> {
+        let mut seen = BTreeSet::new();
+        self.symbols.iter().filter(move |symbol| symbol.is_function && seen.insert(symbol.address))
     }
 }
 

@@ -15,6 +15,7 @@ mod packages;
 mod panic;
 mod process;
 mod readme;
+mod sizes;
 mod spec;
 mod stack;
 mod stages;
@@ -39,6 +40,7 @@ const STAGES: &[Stage] = &[
         run: features::run,
     },
     Stage { name: "spec", about: "every statement and hostile case has its code and its test", run: spec::run },
+    Stage { name: "size", about: "flash, RAM and stack of one application stay within limits", run: sizes::run },
     Stage { name: "panic", about: "no panic and no formatting can be reached from the core", run: panic::run },
     Stage { name: "stack", about: "no call into the core needs more than 512 bytes of stack", run: stack::run },
 ];

@@ -5,14 +5,16 @@
 //! reachable. That depends on what the optimiser can see, so it is done for every optimisation level one may ship,
 //! with link-time optimisation and without.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use object::{Object, ObjectSymbol};
+use anyhow::{Result, bail, ensure};
+use object::read::archive::ArchiveFile;
+use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::callgraph::CallGraph;
 use crate::core_api;
-use crate::elf::Image;
+use crate::elf::{Image, ROOTS};
 use crate::firmware::{self, Build, CORTEX_M4F, Linked};
 use crate::process::scratch;
 
@@ -21,13 +23,12 @@ const LTO: [&str; 2] = ["off", "fat"];
 
 /// What the panic handler calls.
 const PANIC: &str = "dunlin_panic_reachable";
-/// How the exported functions begin their names.
-pub const PREFIX: &str = "proof:";
-const SEEDED: &str = "proof:seeded";
+/// The function with a panic put in on purpose.
+const SEEDED: &str = "seeded";
 
 /// Functions that are written for constants: there, what they refuse does not compile. Called at run time they would
 /// panic, which their documentation says. Everything else that the core exports must be in the proof.
-const FOR_CONSTANTS: &[&str] = &[];
+const FOR_CONSTANTS: &[&str] = &["Filter::literal"];
 
 pub fn run() -> Result<()> {
     let mut count = 0;
@@ -36,7 +37,7 @@ pub fn run() -> Result<()> {
     for opt_level in OPT_LEVELS {
         for lto in LTO {
             let library = build(opt_level, lto, "").run()?;
-            let roots = exported(&library)?;
+            let roots = roots(&library)?;
             if count == 0 {
                 ensure_complete(&roots)?;
             }
@@ -68,27 +69,28 @@ pub fn build<'a>(opt_level: &'a str, lto: &'a str, features: &'a str) -> Build<'
     Build { package: "panic-proof", target: &CORTEX_M4F, opt_level, lto, features }
 }
 
-/// The functions that `library` exports for the proof, without the seeded one.
-pub fn exported(library: &Path) -> Result<Vec<String>> {
+/// The names of the functions that `library` holds for the proof.
+pub fn roots(library: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(library)?;
-    let archive = object::read::archive::ArchiveFile::parse(&*bytes)?;
     let mut roots = Vec::new();
-    for member in archive.members() {
+    for member in ArchiveFile::parse(&*bytes)?.members() {
         let Ok(file) = object::File::parse(member?.data(&*bytes)?) else { continue };
-        let names = file.symbols().filter(|symbol| symbol.is_definition()).filter_map(|symbol| symbol.name().ok());
-        roots.extend(names.filter(|name| name.starts_with(PREFIX)).map(str::to_owned));
+        for symbol in file.symbols().filter(|symbol| symbol.size() > 0) {
+            // Each root may have a section of its own; all of them have the same name.
+            let Some(section) = symbol.section_index() else { continue };
+            if file.section_by_index(section)?.name() == Ok(ROOTS) {
+                roots.push(symbol.name()?.to_owned());
+            }
+        }
     }
-    roots.sort();
-    roots.dedup();
-    ensure!(!roots.is_empty(), "{} exports nothing", library.display());
+    ensure!(!roots.is_empty(), "{} holds no roots", library.display());
     Ok(roots)
 }
 
 /// Fails when a public function of the core is not among `roots`, or a root is no longer a function of the core.
 fn ensure_complete(roots: &[String]) -> Result<()> {
     let public = core_api::public_functions()?;
-    let proved: std::collections::BTreeSet<_> =
-        roots.iter().map(|root| root.trim_start_matches(PREFIX).to_owned()).collect();
+    let proved: BTreeSet<_> = roots.iter().cloned().collect();
     let missing: Vec<_> =
         public.difference(&proved).filter(|name| !FOR_CONSTANTS.contains(&name.as_str())).map(String::as_str).collect();
     ensure!(missing.is_empty(), "not in xtask/panic-proof/src/roots.rs: {}", missing.join(", "));
@@ -106,26 +108,33 @@ fn prove(library: &Path, roots: &[String]) -> Result<Result<u64, String>> {
             ensure!(symbols == [PANIC], "the proof needs {}", symbols.join(", "));
             return Ok(Err(format!(
                 "a panic is reachable\n{}",
-                chain_to(library, roots, &[PANIC], |name| name == PANIC)?
+                chains_to(library, roots, &[PANIC], |name| name == PANIC)?
             )));
         }
     };
     let formats = |name: &str| name.contains("core::fmt::") || name.contains("::fmt");
-    if let Some(symbol) = image.symbols.iter().find(|symbol| symbol.is_function && formats(&symbol.name)) {
-        return Ok(Err(format!("{} is reachable\n{}", symbol.name, chain_to(library, roots, &[], formats)?)));
+    if let Some(symbol) = image.functions().find(|symbol| formats(&symbol.name)) {
+        return Ok(Err(format!("{} is reachable\n{}", symbol.name, chains_to(library, roots, &[], formats)?)));
     }
     Ok(Ok(image.section(".text") + image.section(".rodata") + image.section(".data")))
 }
 
-/// How `roots` come to a function that must not be there: the calls on the way, for whoever has to find the line.
-fn chain_to(library: &Path, roots: &[String], definitions: &[&str], is_goal: impl Fn(&str) -> bool) -> Result<String> {
+/// How `roots` come to a function that must not be there: a chain of calls for each function of ours that does so by
+/// itself, for whoever has to find the line.
+fn chains_to(library: &Path, roots: &[String], definitions: &[&str], is_goal: impl Fn(&str) -> bool) -> Result<String> {
     let path = firmware::link_whole(&CORTEX_M4F, &[library], roots, definitions, &image_path()?)?;
     let image = Image::read(&path)?;
     let graph = CallGraph::read(&CORTEX_M4F, &path, &image)?;
-    // An invented symbol has no code, hence no label: the handler that calls it is the end of the chain.
-    let is_goal = |name: &str| is_goal(name) || name.ends_with("rust_begin_unwind") || name.contains("panic");
-    let chain = graph.path(roots, is_goal).context("reachable, but by no direct call")?;
-    Ok(format!("    {}", chain.join("\n    -> ")))
+    // An invented symbol has no code, hence no label: what leads to the panic handler is the end of the chain.
+    let is_goal = |name: &str| is_goal(name) || name.contains("::panicking::");
+    let mut chains = BTreeMap::new();
+    for root in roots {
+        let Some(chain) = graph.path(image.entry(root).into_iter(), is_goal) else { continue };
+        let culprit = chain.iter().rev().find(|name| name.contains("dunlin_core")).or(chain.first()).cloned();
+        chains.entry(culprit).or_insert_with(|| format!("    {root}: {}", chain.join("\n        -> ")));
+    }
+    ensure!(!chains.is_empty(), "a panic is reachable, but by no direct call");
+    Ok(chains.into_values().collect::<Vec<_>>().join("\n"))
 }
 
 fn image_path() -> Result<PathBuf> {

@@ -1,7 +1,7 @@
 //! A bound on the stack below every public function of the core, from the frames that the compiler records and the
 //! calls in the machine code. It holds because nothing recurses and nothing is called through a pointer.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::callgraph::{CallGraph, Obstacles};
 use crate::elf::Image;
@@ -19,31 +19,29 @@ pub fn run() -> Result<()> {
     let mut findings = Vec::new();
     for opt_level in OPT_LEVELS {
         let library = panic::build(opt_level, "fat", "").run()?;
-        let roots = panic::exported(&library)?;
-        let path = scratch("panic-proof").join("stack.elf");
+        let roots = panic::roots(&library)?;
+        let path = scratch("panic-proof").join(format!("stack-{opt_level}.elf"));
         // A panic that is still reachable is the panic stage's business.
         firmware::link_whole(&CORTEX_M4F, &[&library], &roots, &["dunlin_panic_reachable"], &path)?;
         let image = Image::read(&path)?;
         let graph = CallGraph::read(&CORTEX_M4F, &path, &image)?;
 
         let mut obstacles = Obstacles::default();
-        let mut depths = Vec::new();
-        for root in &roots {
-            depths.push(graph.depth(root, &mut obstacles).with_context(|| format!("{root} is not in the image"))?);
-        }
-        depths.sort_by_key(|depth| std::cmp::Reverse(depth.bytes));
+        let mut depths: Vec<_> =
+            image.roots.iter().map(|(root, function)| (root, graph.depth(*function, &mut obstacles))).collect();
+        depths.sort_by_key(|(_, depth)| std::cmp::Reverse(depth.bytes));
         ensure!(!depths.is_empty(), "no function to measure");
 
         println!("{}, opt {opt_level}, {} functions; the deepest:", CORTEX_M4F.name, depths.len());
-        for depth in depths.iter().take(8) {
-            println!("{:>6} B  {}", depth.bytes, depth.path[0].0.trim_start_matches(panic::PREFIX));
+        for (root, depth) in depths.iter().take(8) {
+            println!("{:>6} B  {}", depth.bytes, root);
         }
         let [recursion, indirect] = [obstacles.recursion.len(), obstacles.indirect.len()];
         println!("{recursion} recursive, {indirect} indirect, {} of unknown frame\n", obstacles.unknown_frame.len());
 
-        for depth in depths.iter().filter(|depth| depth.bytes > LIMIT) {
+        for (root, depth) in depths.iter().filter(|(_, depth)| depth.bytes > LIMIT) {
             let path: Vec<_> = depth.path.iter().map(|(name, frame)| format!("    {frame:>5} {name}")).collect();
-            findings.push(format!("opt {opt_level}: {} B is over {LIMIT} B\n{}", depth.bytes, path.join("\n")));
+            findings.push(format!("opt {opt_level}: {root}: {} B is over {LIMIT} B\n{}", depth.bytes, path.join("\n")));
         }
         if !obstacles.is_empty() {
             let list = |what: &str, names: &std::collections::BTreeSet<String>| -> String {
