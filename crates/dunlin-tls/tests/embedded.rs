@@ -201,9 +201,11 @@ fn the_servers_goodbye_is_the_end_and_a_cut_is_an_error() {
     let mut link = Link::new(Socket(tcp), memory.buffers());
     let mut tls = link.connect(&anonymous(), entropy).expect("handshake");
     half.shutdown(std::net::Shutdown::Both).expect("socket");
-    assert_eq!(tls.read(&mut [0]), Err(Error::Closed));
-    assert_eq!(tls.read(&mut [0]), Err(Error::Closed));
-    assert_eq!(tls.write(b"x"), Err(Error::Closed));
+    // Depending on who was first, the system reports an end or a reset.
+    let error = tls.read(&mut [0]).expect_err("a cut");
+    assert!(matches!(error, Error::Closed | Error::Io(_)), "{error}");
+    assert_eq!(tls.read(&mut [0]), Err(error));
+    assert_eq!(tls.write(b"x"), Err(error));
     peer.join().expect("server");
 }
 
