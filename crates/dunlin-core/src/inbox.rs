@@ -5,11 +5,15 @@
 //! one inbox can serve one session after another.
 
 use crate::bytes;
+use crate::packet::header;
 
-/// A buffer for received bytes. Its length is the largest packet that can be received whole.
+/// A buffer for received bytes. Its length is the largest packet that can be received whole, unless it is
+/// [`growing`](Self::growing).
 #[derive(Debug)]
 pub struct Inbox<'m> {
     buf: &'m mut [u8],
+    /// The longest packet that is waited for.
+    limit: usize,
     start: usize,
     end: usize,
     /// Bytes from `start` that the event last returned still borrows.
@@ -31,7 +35,27 @@ impl<'m> Inbox<'m> {
     /// An empty inbox in `buf`. At least 16 bytes are needed to speak MQTT at all.
     #[must_use]
     pub const fn new(buf: &'m mut [u8]) -> Self {
-        Self { buf, start: 0, end: 0, used: 0 }
+        let limit = buf.len();
+        Self { buf, limit, start: 0, end: 0, used: 0 }
+    }
+
+    /// An empty inbox in `buf` for packets of up to `limit` bytes, however short `buf` is.
+    ///
+    /// Whoever makes one promises to go on with a larger one when [`wants`](Self::wants) says so: make it, and push
+    /// what is [`pending`](Self::pending). So memory follows the bytes that came, not what a server claims.
+    #[must_use]
+    pub const fn growing(buf: &'m mut [u8], limit: usize) -> Self {
+        let len = buf.len();
+        Self { buf, limit: if limit > len { limit } else { len }, start: 0, end: 0, used: 0 }
+    }
+
+    /// Bytes of the packet at the front, when it is longer than the buffer and within the limit. To be asked after
+    /// `poll` has found nothing more to tell.
+    #[must_use]
+    pub fn wants(&self) -> Option<usize> {
+        let header = header::read(self.pending()).ok()??;
+        let len = header.len.saturating_add(header.remaining);
+        (len > self.buf.len() && len <= self.limit).then_some(len)
     }
 
     /// Where to read the next bytes into.
@@ -71,7 +95,13 @@ impl<'m> Inbox<'m> {
     /// The largest packet that can be received whole, in bytes.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.buf.len()
+        self.limit
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 
     /// Bytes received that no event has taken yet.
