@@ -1,1 +1,8 @@
 //! An MQTT client for devices, gateways and services.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+pub use dunlin_core::*;
+
+pub mod reconnect;
+#[cfg(feature = "std")]
+pub mod url;

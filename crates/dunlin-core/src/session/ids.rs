@@ -80,7 +80,10 @@ mod tests {
         let mut ids = Ids::new();
         let mut expected = (1..=65_534).filter(|id| !in_use.contains(id)).cycle();
         for _ in 0..200_000 {
-            assert_eq!(ids.allocate(|window| in_use.iter().for_each(|id| window.mark(*id))).map(PacketId::get), expected.next());
+            assert_eq!(
+                ids.allocate(|window| in_use.iter().for_each(|id| window.mark(*id))).map(PacketId::get),
+                expected.next()
+            );
         }
     }
 
@@ -89,7 +92,11 @@ mod tests {
         // [F01]
         let mut ids = Ids::new();
         assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
-        assert_eq!(ids.allocate(|window| (1..=65_535).filter(|id| *id != 777).for_each(|id| window.mark(id))).map(PacketId::get), Some(777));
+        assert_eq!(
+            ids.allocate(|window| (1..=65_535).filter(|id| *id != 777).for_each(|id| window.mark(id)))
+                .map(PacketId::get),
+            Some(777)
+        );
         assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
     }
 }
