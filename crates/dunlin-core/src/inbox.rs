@@ -18,17 +18,20 @@ pub struct Inbox<'m> {
     end: usize,
     /// Bytes from `start` that the event last returned still borrows.
     used: usize,
+    /// Where its two parts lie: topic and payload, or nothing and return codes.
+    topic: Span,
+    body: Span,
 }
 
 /// A range of the inbox's buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub start: usize,
-    pub len: usize,
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    len: usize,
 }
 
 impl Span {
-    pub const EMPTY: Self = Self { start: 0, len: 0 };
+    const EMPTY: Self = Self { start: 0, len: 0 };
 }
 
 impl<'m> Inbox<'m> {
@@ -36,7 +39,7 @@ impl<'m> Inbox<'m> {
     #[must_use]
     pub const fn new(buf: &'m mut [u8]) -> Self {
         let limit = buf.len();
-        Self { buf, limit, start: 0, end: 0, used: 0 }
+        Self { buf, limit, start: 0, end: 0, used: 0, topic: Span::EMPTY, body: Span::EMPTY }
     }
 
     /// An empty inbox in `buf` for packets of up to `limit` bytes, however short `buf` is.
@@ -46,7 +49,8 @@ impl<'m> Inbox<'m> {
     #[must_use]
     pub const fn growing(buf: &'m mut [u8], limit: usize) -> Self {
         let len = buf.len();
-        Self { buf, limit: if limit > len { limit } else { len }, start: 0, end: 0, used: 0 }
+        let limit = if limit > len { limit } else { len };
+        Self { buf, limit, start: 0, end: 0, used: 0, topic: Span::EMPTY, body: Span::EMPTY }
     }
 
     /// Bytes of the packet at the front, when it is longer than the buffer and within the limit. To be asked after
@@ -54,7 +58,7 @@ impl<'m> Inbox<'m> {
     #[must_use]
     pub fn wants(&self) -> Option<usize> {
         let header = header::read(self.pending()).ok()??;
-        let len = header.len.saturating_add(header.remaining);
+        let len = header.len.wrapping_add(header.remaining);
         (len > self.buf.len() && len <= self.limit).then_some(len)
     }
 
@@ -63,11 +67,11 @@ impl<'m> Inbox<'m> {
     /// Empty when the session must send something before it can take the packet that fills the inbox. Do not read
     /// then, since reading into nothing looks like the end of the stream: send what `transmit` gives, and poll.
     pub fn space(&mut self) -> &mut [u8] {
-        let tail = self.buf.len().saturating_sub(self.end);
+        let tail = self.buf.len().wrapping_sub(self.end);
         // Moving is worth it when it gains more room than there is.
         if self.used == 0 && self.start > tail {
-            bytes::slide(self.buf, 0, self.start, self.end.saturating_sub(self.start));
-            self.end = self.end.saturating_sub(self.start);
+            self.end = self.end.wrapping_sub(self.start);
+            bytes::slide(self.buf, 0, self.start, self.end);
             self.start = 0;
         }
         self.buf.get_mut(self.end..).unwrap_or_default()
@@ -107,30 +111,50 @@ impl<'m> Inbox<'m> {
     /// Bytes received that no event has taken yet.
     #[must_use]
     pub fn pending(&self) -> &[u8] {
-        self.buf.get(self.start.saturating_add(self.used)..self.end).unwrap_or_default()
+        self.buf.get(self.start.wrapping_add(self.used)..self.end).unwrap_or_default()
+    }
+
+    /// Whether no more can come in before something is taken.
+    #[cfg(feature = "large")]
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending().len() == self.buf.len()
     }
 
     /// Drops the bytes of the event last returned.
     pub(crate) fn discard_used(&mut self) {
-        self.start = self.start.saturating_add(self.used).min(self.end);
+        self.start = self.start.wrapping_add(self.used);
         self.used = 0;
-        if self.start == self.end {
+        if self.start >= self.end {
             self.start = 0;
             self.end = 0;
         }
     }
 
-    /// Takes `len` bytes off the front; they stay readable until `discard_used`.
-    pub(crate) fn take(&mut self, len: usize) {
-        self.used = self.used.saturating_add(len).min(self.end.saturating_sub(self.start));
+    /// Drops `len` bytes off the front, of those that are pending.
+    pub(crate) fn drop_front(&mut self, len: usize) {
+        self.used = len;
+        self.discard_used();
     }
 
-    /// The span of `len` bytes that begins `offset` bytes behind the front.
-    pub(crate) fn span(&self, offset: usize, len: usize) -> Span {
-        Span { start: self.start.saturating_add(offset), len }
+    /// Takes `len` bytes off the front, which stay readable until `discard_used`. The last `body_len` of them are the
+    /// body of the event, `topic_len` bytes from `topic_at` on its topic.
+    pub(crate) fn take(&mut self, len: usize, body_len: usize, topic_at: usize, topic_len: usize) {
+        self.used = len;
+        self.topic = Span { start: self.start.wrapping_add(topic_at), len: topic_len };
+        self.body = Span { start: self.start.wrapping_add(len).wrapping_sub(body_len), len: body_len };
     }
 
-    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
-        self.buf.get(span.start..).and_then(|rest| rest.get(..span.len)).unwrap_or_default()
+    /// The topic of the event last returned. It was checked when it was decoded.
+    pub(crate) fn topic(&self) -> &str {
+        core::str::from_utf8(self.bytes(self.topic)).unwrap_or_default()
+    }
+
+    /// The body of the event last returned.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.bytes(self.body)
+    }
+
+    fn bytes(&self, span: Span) -> &[u8] {
+        self.buf.get(span.start..span.start.wrapping_add(span.len)).unwrap_or_default()
     }
 }

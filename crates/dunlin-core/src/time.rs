@@ -23,10 +23,10 @@ impl Instant {
         self.0
     }
 
-    /// This instant plus `millis`; stops at the end of time rather than wrap.
+    /// This instant plus `millis`.
     #[must_use]
     pub const fn after_millis(self, millis: u64) -> Self {
-        Self(self.0.saturating_add(millis))
+        Self(self.0.wrapping_add(millis))
     }
 
     /// Milliseconds from `earlier` to this instant, zero if `earlier` is later.

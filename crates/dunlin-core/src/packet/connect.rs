@@ -1,6 +1,5 @@
 //! CONNECT and CONNACK (MQTT 3.1, 3.2).
 
-use super::header;
 use super::writer::Writer;
 use super::{QoS, Violation};
 use crate::session::options::Options;
@@ -63,18 +62,8 @@ pub(crate) fn connack(body: &[u8]) -> Result<Connack, Violation> {
     }
 }
 
-/// Bytes `sent..` of the CONNECT packet that `options` describe, as many as fit `out`; gives how many, and the length
-/// of the whole packet.
-pub(crate) fn encode(options: &Options<'_>, sent: usize, out: &mut [u8]) -> (usize, usize) {
-    let mut measure = Writer::new(usize::MAX, &mut []);
-    encode_body(options, &mut measure);
-    let mut writer = Writer::new(sent, out);
-    writer.put_header(header::CONNECT, measure.total());
-    encode_body(options, &mut writer);
-    (writer.written(), writer.total())
-}
-
-fn encode_body(options: &Options<'_>, writer: &mut Writer<'_>) {
+/// Writes what follows the fixed header of the CONNECT that `options` describe.
+pub(crate) fn write(options: &Options<'_>, writer: &mut Writer<'_>) {
     writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, flags(options)]);
     writer.put_u16(options.keep_alive_s);
     // [MQTT-3.1.3-1] identifier, will topic, will message, user name, password. [MQTT-3.1.3-3]

@@ -17,25 +17,16 @@ pub(crate) const DISCONNECT: u8 = 0xE0;
 /// The largest Remaining Length that four bytes can say.
 pub(crate) const MAX_REMAINING: usize = 268_435_455;
 
-/// What a server may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Connack,
-    Publish,
-    Puback,
-    Pubrec,
-    Pubrel,
-    Pubcomp,
-    Suback,
-    Unsuback,
-    Pingresp,
-}
+/// First bytes of the packets that only a server sends.
+pub(crate) const CONNACK: u8 = 0x20;
+pub(crate) const SUBACK: u8 = 0x90;
+pub(crate) const UNSUBACK: u8 = 0xB0;
+pub(crate) const PINGRESP: u8 = 0xD0;
 
 /// A fixed header that has been read and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub kind: Kind,
-    /// The first byte as it came: PUBLISH has its flags there.
+    /// Packet type and flags; for PUBLISH, see [`is_publish`](Self::is_publish).
     pub first: u8,
     /// Bytes of the fixed header itself, 2 to 5.
     pub len: usize,
@@ -43,56 +34,52 @@ pub(crate) struct Header {
     pub remaining: usize,
 }
 
+impl Header {
+    /// Whether it is a PUBLISH, whose flags are looked at elsewhere.
+    pub fn is_publish(self) -> bool {
+        self.first & 0xF0 == PUBLISH
+    }
+}
+
+/// Packet types that a server may send, one bit each: 2 to 7, 9, 11 and 13 (MQTT 2.2.1).
+const FROM_SERVER: u16 = 0b0010_1010_1111_1100;
+
 /// Reads the fixed header at the start of `bytes`; `None` means that more bytes must come.
 ///
 /// Refuses as early as a refusal is certain: an HTTP answer falls at its first byte, a PUBACK with a length of a
 /// thousand before any of the thousand came.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     let [first, rest @ ..] = bytes else { return Ok(None) };
-    let kind = kind(*first)?;
-    let Some((remaining, len)) = read_length(rest)? else { return Ok(None) };
-    let fits = match kind {
-        Kind::Connack | Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => remaining == 2,
-        Kind::Pingresp => remaining == 0,
-        Kind::Suback | Kind::Publish => remaining > 2,
-    };
-    if !fits {
-        return Err(Violation::Length);
-    }
-    Ok(Some(Header { kind, first: *first, len: len.saturating_add(1), remaining }))
-}
-
-/// The packet type and flags in the first byte [MQTT-2.2.2-2]. A PUBLISH may have any flags here; its own decoder looks.
-fn kind(first: u8) -> Result<Kind, Violation> {
-    let (kind, flags) = match first >> 4 {
-        2 => (Kind::Connack, 0),
-        3 => return Ok(Kind::Publish),
-        4 => (Kind::Puback, 0),
-        5 => (Kind::Pubrec, 0),
-        6 => (Kind::Pubrel, 2),
-        7 => (Kind::Pubcomp, 0),
-        9 => (Kind::Suback, 0),
-        11 => (Kind::Unsuback, 0),
-        13 => (Kind::Pingresp, 0),
+    let (least, most) = match *first {
+        CONNACK | PUBACK | PUBREC | PUBREL | PUBCOMP | UNSUBACK => (2, 2),
+        PINGRESP => (0, 0),
+        SUBACK | PUBLISH..PUBACK => (3, MAX_REMAINING),
+        // [MQTT-2.2.2-2]
+        _ if FROM_SERVER.wrapping_shr(u32::from(*first >> 4)) & 1 == 1 => return Err(Violation::Flags),
         _ => return Err(Violation::PacketType),
     };
-    if first & 0x0F == flags { Ok(kind) } else { Err(Violation::Flags) }
+    let Some((remaining, len)) = read_length(rest)? else { return Ok(None) };
+    if remaining < least || remaining > most {
+        return Err(Violation::Length);
+    }
+    Ok(Some(Header { first: *first, len: len.wrapping_add(1), remaining }))
 }
 
 /// Remaining Length (MQTT 2.2.3): its value and how many bytes it took. Longer forms than needed are not forbidden in
 /// 3.1.1 and accepted; a fifth byte is refused at the fourth.
 fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
     let mut value = 0_usize;
-    for (byte, (len, shift)) in bytes.iter().zip([(1_usize, 0_u32), (2, 7), (3, 14), (4, 21)]) {
-        value |= usize::from(*byte & 0x7F).wrapping_shl(shift);
-        if *byte & 0x80 == 0 {
+    let mut len = 0_usize;
+    let mut shift = 0_u32;
+    for byte in bytes.iter().take(4) {
+        value |= usize::from(byte & 0x7F).wrapping_shl(shift);
+        shift = shift.wrapping_add(7);
+        len = len.wrapping_add(1);
+        if byte & 0x80 == 0 {
             return Ok(Some((value, len)));
         }
-        if len == 4 {
-            return Err(Violation::Length);
-        }
     }
-    Ok(None)
+    if len == 4 { Err(Violation::Length) } else { Ok(None) }
 }
 
 /// Remaining Length as it goes on the wire: `bytes[..len]`, in its shortest form. `value` is at most [`MAX_REMAINING`].
@@ -103,7 +90,7 @@ pub(crate) fn length(value: usize) -> ([u8; 4], usize) {
     for byte in &mut bytes {
         let [low, ..] = rest.to_le_bytes();
         rest = rest.wrapping_shr(7);
-        len = len.saturating_add(1);
+        len = len.wrapping_add(1);
         if rest == 0 {
             *byte = low & 0x7F;
             break;

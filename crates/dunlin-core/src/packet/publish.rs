@@ -29,18 +29,21 @@ impl Flags {
 
     /// Bytes that the packet identifier takes [MQTT-2.3.1-5].
     pub fn id_len(self) -> usize {
-        if self.qos == QoS::AtMostOnce { 0 } else { 2 }
+        id_len(self.qos)
     }
+}
+
+fn id_len(qos: QoS) -> usize {
+    if qos == QoS::AtMostOnce { 0 } else { 2 }
 }
 
 /// What stands before the payload of a received PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    pub flags: Flags,
     pub id: Option<PacketId>,
     pub topic_len: usize,
-    /// Bytes of topic, its length, and packet identifier: where the payload starts, counted from the variable header.
-    pub len: usize,
+    /// Bytes of the payload.
+    pub payload_len: usize,
 }
 
 /// Reads topic name and packet identifier from `body`, the bytes behind the fixed header.
@@ -48,16 +51,13 @@ pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
     let (name, rest) = reader::text(body)?; // [MQTT-3.3.2-1]
     if !topic::is_name(name) {
         // [MQTT-3.3.2-2] [MQTT-4.7.3-1]; U+0000 is an error of the text [MQTT-1.5.3-2]
-        return Err(if name.contains('\0') { Violation::Text } else { Violation::Topic });
+        return Err(if name.as_bytes().contains(&0) { Violation::Text } else { Violation::Topic });
     }
-    let (id, rest) = match flags.qos {
-        QoS::AtMostOnce => (None, rest),
-        QoS::AtLeastOnce | QoS::ExactlyOnce => {
-            let (id, rest) = reader::packet_id(rest)?;
-            (Some(id), rest)
-        }
-    };
-    Ok(Head { flags, id, topic_len: name.len(), len: body.len().wrapping_sub(rest.len()) })
+    if flags.qos == QoS::AtMostOnce {
+        return Ok(Head { id: None, topic_len: name.len(), payload_len: rest.len() });
+    }
+    let (id, rest) = reader::packet_id(rest)?;
+    Ok(Head { id: Some(id), topic_len: name.len(), payload_len: rest.len() })
 }
 
 /// A PUBLISH to encode, its payload apart.
@@ -69,17 +69,21 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Remaining Length, or `None` beyond what MQTT can say.
-    pub fn remaining(&self) -> Option<usize> {
-        let id_len = if self.qos == QoS::AtMostOnce { 0 } else { 2_usize };
-        let head = self.topic.len().saturating_add(2).saturating_add(id_len);
-        Some(head.saturating_add(self.payload_len)).filter(|len| *len <= header::MAX_REMAINING)
+    /// Remaining Length; too large a sum stays too large.
+    fn remaining(&self) -> usize {
+        self.payload_len.saturating_add(self.topic.len().wrapping_add(2).wrapping_add(id_len(self.qos)))
+    }
+
+    /// Bytes of the whole packet, or `None` beyond what MQTT can say.
+    pub fn packet_len(&self) -> Option<usize> {
+        let remaining = self.remaining();
+        if remaining > header::MAX_REMAINING { None } else { Some(header_len(remaining).wrapping_add(remaining)) }
     }
 
     /// Writes everything before the payload. DUP is clear [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1].
-    pub fn write_head(&self, id: u16, remaining: usize, writer: &mut Writer<'_>) {
+    pub fn write_head(&self, id: u16, writer: &mut Writer<'_>) {
         let retain = if self.retain { RETAIN } else { 0 };
-        writer.put_header(header::PUBLISH | self.qos.bits() << 1 | retain, remaining);
+        writer.put_header(header::PUBLISH | self.qos.bits() << 1 | retain, self.remaining());
         writer.put_binary(self.topic.as_bytes());
         if self.qos != QoS::AtMostOnce {
             writer.put_u16(id); // [MQTT-2.3.1-1] [MQTT-2.3.1-5]

@@ -1,6 +1,7 @@
 //! What a session tells: [`Event`], and [`Ready`], the same by index.
 
-use crate::inbox::{Inbox, Span};
+use crate::inbox::Inbox;
+use crate::packet::publish::Flags;
 use crate::packet::subscribe::ReturnCodes;
 use crate::packet::{PacketId, QoS};
 use crate::topic::Levels;
@@ -174,23 +175,18 @@ impl Receipt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready(pub(crate) Kind);
 
+/// An event without its bytes: the inbox knows where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Plain(Event<'static>),
-    Message(Parts),
-    Chunk { parts: Parts, offset: usize, total: usize },
-    Subscribed { request: Request, codes: Span },
-}
-
-/// Where a message lies in the inbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parts {
-    pub topic: Span,
-    pub payload: Span,
-    pub qos: QoS,
-    pub retain: bool,
-    pub dup: bool,
-    pub receipt: Option<Receipt>,
+    Connected { resumed: bool },
+    Message { flags: Flags, receipt: Option<Receipt> },
+    Chunk { flags: Flags, receipt: Option<Receipt>, offset: usize, total: usize },
+    Skipped { qos: QoS, len: usize },
+    Delivered(PacketId),
+    Replaced(PacketId),
+    Forgotten(PacketId),
+    Subscribed(Request),
+    Unsubscribed(PacketId),
 }
 
 impl Inbox<'_> {
@@ -198,33 +194,22 @@ impl Inbox<'_> {
     #[must_use]
     pub fn event(&self, ready: Ready) -> Event<'_> {
         match ready.0 {
-            Kind::Plain(event) => event,
-            Kind::Message(parts) => Event::Message(Message {
-                topic: self.text(parts.topic),
-                payload: self.bytes(parts.payload),
-                qos: parts.qos,
-                retain: parts.retain,
-                dup: parts.dup,
-                receipt: parts.receipt,
-            }),
-            Kind::Chunk { parts, offset, total } => Event::Chunk(Chunk {
-                topic: Some(self.text(parts.topic)).filter(|topic| !topic.is_empty()),
-                bytes: self.bytes(parts.payload),
-                offset,
-                total,
-                qos: parts.qos,
-                retain: parts.retain,
-                dup: parts.dup,
-                receipt: parts.receipt,
-            }),
-            Kind::Subscribed { request, codes } => {
-                Event::Subscribed(Subscribed { request, codes: ReturnCodes::new(self.bytes(codes)) })
+            Kind::Connected { resumed } => Event::Connected { resumed },
+            Kind::Message { flags: Flags { qos, retain, dup }, receipt } => {
+                Event::Message(Message { topic: self.topic(), payload: self.body(), qos, retain, dup, receipt })
             }
+            Kind::Chunk { flags: Flags { qos, retain, dup }, receipt, offset, total } => {
+                let topic = Some(self.topic()).filter(|topic| !topic.is_empty());
+                Event::Chunk(Chunk { topic, bytes: self.body(), offset, total, qos, retain, dup, receipt })
+            }
+            Kind::Skipped { qos, len } => Event::Skipped { qos, len },
+            Kind::Delivered(id) => Event::Delivered(id),
+            Kind::Replaced(id) => Event::Replaced(id),
+            Kind::Forgotten(id) => Event::Forgotten(id),
+            Kind::Subscribed(request) => {
+                Event::Subscribed(Subscribed { request, codes: ReturnCodes::new(self.body()) })
+            }
+            Kind::Unsubscribed(id) => Event::Unsubscribed(id),
         }
-    }
-
-    /// Text was checked when it was decoded.
-    fn text(&self, span: Span) -> &str {
-        core::str::from_utf8(self.bytes(span)).unwrap_or_default()
     }
 }

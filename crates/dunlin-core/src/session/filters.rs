@@ -9,7 +9,9 @@
 
 use super::error::SubscribeError;
 use super::ids::Window;
+use super::outbound::Server;
 use crate::bytes;
+use crate::memory::filter_len;
 use crate::packet::subscribe::FAILURE;
 use crate::packet::writer::Writer;
 use crate::packet::{PacketId, QoS, Violation, header};
@@ -42,8 +44,6 @@ pub(crate) struct Filters<'s> {
 pub(crate) struct State {
     /// Records lie in `buf[..len]`.
     len: usize,
-    /// Whether a record may be unsent.
-    has_unsent: bool,
     /// The first filter of the static table that is not known to be subscribed.
     table_next: usize,
     /// The SUBSCRIBE for the filters from there on.
@@ -51,12 +51,22 @@ pub(crate) struct State {
     is_table_sent: bool,
     /// The table has been subscribed to since the session began.
     is_table_known: bool,
+    /// Some record may be unsent.
+    has_unsent: bool,
 }
 
-/// One record: where it begins, where the next one does, and what it holds.
+/// A request that the session sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Asking {
+    /// SUBSCRIBE for filters of the static table.
+    Table,
+    /// SUBSCRIBE or UNSUBSCRIBE for the records with this identifier.
+    Records(PacketId),
+}
+
+/// One record: where the next one begins, and what it holds.
 #[derive(Clone, Copy)]
 struct Record<'a> {
-    at: usize,
     next: usize,
     id: u16,
     flags: u8,
@@ -64,15 +74,23 @@ struct Record<'a> {
     wire: &'a [u8],
 }
 
+/// Which records: those with `id` (or any, for 0) whose flags under `mask` are `flags`.
+#[derive(Clone, Copy)]
+struct Which {
+    id: u16,
+    mask: u8,
+    flags: u8,
+}
+
 impl<'s> Filters<'s> {
     pub fn new(buf: &'s mut [u8]) -> Self {
         let at = State {
             len: 0,
-            has_unsent: false,
             table_next: 0,
             table_id: None,
             is_table_sent: false,
             is_table_known: false,
+            has_unsent: false,
         };
         Self { buf, at }
     }
@@ -81,7 +99,8 @@ impl<'s> Filters<'s> {
 
     /// Checks a SUBSCRIBE.
     pub fn check_subscribe(&self, filters: &[Filter<'_>]) -> Result<(), SubscribeError> {
-        self.check_room(filters.iter().map(|filter| filter.text()))
+        let needed = filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.text().len())));
+        self.check_room(needed)
     }
 
     /// Checks an UNSUBSCRIBE.
@@ -89,11 +108,10 @@ impl<'s> Filters<'s> {
         if filters.iter().any(|filter| !topic::is_filter(filter)) {
             return Err(SubscribeError::InvalidFilter);
         }
-        self.check_room(filters.iter().copied())
+        self.check_room(filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.len()))))
     }
 
-    fn check_room<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), SubscribeError> {
-        let needed = filters.fold(0_usize, |sum, filter| sum.wrapping_add(RECORD_HEAD).wrapping_add(filter.len()));
+    fn check_room(&self, needed: usize) -> Result<(), SubscribeError> {
         if needed == 0 {
             return Err(SubscribeError::Empty); // [MQTT-3.8.3-3] [MQTT-3.10.3-2]
         }
@@ -105,17 +123,16 @@ impl<'s> Filters<'s> {
         for filter in filters {
             self.append(id, filter.qos().bits() | UNSENT, filter.text());
         }
-        self.at.has_unsent = true;
     }
 
     /// Takes an UNSUBSCRIBE that was checked. What it names is not subscribed to again from now on.
     pub fn unsubscribe(&mut self, id: PacketId, filters: &[&str]) {
         for filter in filters {
-            self.doom(|record| record.flags & LEAVING == 0 && record.text() == filter.as_bytes());
+            let at = self.at.len;
             self.append(id, LEAVING | UNSENT, filter);
+            self.doom_same(at, 0);
         }
         self.sweep();
-        self.at.has_unsent = true;
     }
 
     /// Takes back, after a restart, a filter that was subscribed to.
@@ -125,19 +142,18 @@ impl<'s> Filters<'s> {
 
     // The connection
 
-    /// The stream is gone: what was not answered is asked again.
-    pub fn rewind(&mut self) {
-        self.set_flags(|record| if record.flags & LIVE == 0 { record.flags | UNSENT } else { record.flags });
+    /// What was not answered is asked again. When the server has forgotten the session, everything is.
+    pub fn rewind(&mut self, server: Server) {
+        match server {
+            Server::MayRemember => self.change(Which { id: 0, mask: LIVE, flags: 0 }, UNSENT, 0),
+            Server::HasForgotten => {
+                self.at.is_table_known = false;
+                self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE)
+            }
+        };
         self.at.has_unsent = true;
         self.at.table_id = None;
         self.at.is_table_sent = false;
-    }
-
-    /// The server has no session: everything is subscribed to again.
-    pub fn on_session_lost(&mut self) {
-        self.set_flags(|record| (record.flags | UNSENT) & !LIVE);
-        self.at.has_unsent = true;
-        self.at.is_table_known = false;
     }
 
     /// The server accepted the connection. A table that this session has never seen answered is subscribed to even
@@ -155,26 +171,26 @@ impl<'s> Filters<'s> {
     pub fn on_table_suback(
         &mut self,
         id: PacketId,
-        codes: &[u8],
+        count: usize,
         table: &[Filter<'_>],
     ) -> Result<Option<usize>, Violation> {
         if self.at.table_id != Some(id) || !self.at.is_table_sent {
             return Ok(None);
         }
         let first = self.at.table_next;
-        if codes.len() != self.batch(table).len() {
+        if count != self.batch(table).len() {
             return Err(Violation::ReturnCodeCount);
         }
         self.at.table_id = None;
         self.at.is_table_sent = false;
-        self.at.table_next = first.wrapping_add(codes.len());
+        self.at.table_next = first.wrapping_add(count);
         Ok(Some(first))
     }
 
     /// A SUBACK for filters added at run time. `true` when it answers a request [MQTT-3.8.4-2].
     pub fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<bool, Violation> {
-        let is_answered = |record: &Record<'_>| record.id == id.get() && record.flags & (LEAVING | UNSENT | LIVE) == 0;
-        let count = self.records().filter(is_answered).fold(0_usize, |count, _| count.wrapping_add(1));
+        let answered = Which { id: id.get(), mask: LEAVING | UNSENT | LIVE, flags: 0 };
+        let count = self.change(answered, 0, 0);
         if count == 0 {
             return Ok(false);
         }
@@ -182,60 +198,45 @@ impl<'s> Filters<'s> {
             return Err(Violation::ReturnCodeCount); // [MQTT-3.8.4-5]
         }
         let mut codes = codes.iter();
-        self.set_flags(|record| {
-            if !is_answered(record) {
-                return record.flags;
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            let (place, next) = (at, record.next);
+            if answered.is(&record) {
+                let is_refused = codes.next() == Some(&FAILURE);
+                let flags = record.flags | LIVE | if is_refused { DOOMED } else { 0 };
+                self.set_flags(place, flags);
+                self.doom_same(place, LIVE); // a newer subscription replaces an older one [MQTT-3.8.4-3]
             }
-            let is_refused = codes.next() == Some(&FAILURE);
-            record.flags | LIVE | if is_refused { DOOMED } else { 0 }
-        });
-        self.doom_older(id);
+            at = next;
+        }
         self.sweep();
         Ok(true)
     }
 
     /// An UNSUBACK. `true` when it answers a request.
     pub fn on_unsuback(&mut self, id: PacketId) -> bool {
-        let is_answered = |record: &Record<'_>| record.id == id.get() && record.flags & (LEAVING | UNSENT) == LEAVING;
-        let is_known = self.records().any(|record| is_answered(&record));
-        if is_known {
-            self.set_flags(|record| if is_answered(record) { record.flags | LIVE | DOOMED } else { record.flags });
-            self.sweep();
-        }
+        let answered = Which { id: id.get(), mask: LEAVING | UNSENT, flags: LEAVING };
+        let is_known = self.change(answered, LIVE | DOOMED, 0) > 0;
+        self.sweep();
         is_known
     }
 
     // What leaves
 
-    /// The request that is to leave next, if any.
+    /// The request for records that is to leave next, if any.
     pub fn next_request(&mut self) -> Option<PacketId> {
         if !self.at.has_unsent {
             return None;
         }
-        let next = self.records().find(|record| record.flags & UNSENT != 0).and_then(|record| PacketId::new(record.id));
-        self.at.has_unsent = next.is_some();
-        next
-    }
-
-    /// Bytes `sent..` of the request `id`, as many as fit `out`; gives how many, and the length of the whole packet.
-    pub fn encode(&self, id: PacketId, sent: usize, out: &mut [u8]) -> (usize, usize) {
-        let records = || self.records().filter(move |record| record.id == id.get());
-        let is_leaving = records().any(|record| record.flags & LEAVING != 0);
-        let first = if is_leaving { header::UNSUBSCRIBE } else { header::SUBSCRIBE };
-        let write = |writer: &mut Writer<'_>| {
-            for record in records() {
-                writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
-                if !is_leaving {
-                    writer.put(&[record.flags & QOS]);
-                }
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            if record.flags & UNSENT != 0 {
+                return PacketId::new(record.id);
             }
-        };
-        encode(first, id, write, sent, out)
-    }
-
-    /// The request `id` has left whole.
-    pub fn request_sent(&mut self, id: PacketId) {
-        self.set_flags(|record| if record.id == id.get() { record.flags & !UNSENT } else { record.flags });
+            at = record.next;
+        }
+        self.at.has_unsent = false;
+        None
     }
 
     /// Whether a SUBSCRIBE for filters of the static table is to leave.
@@ -253,21 +254,53 @@ impl<'s> Filters<'s> {
         self.at.table_id = Some(id);
     }
 
-    /// As [`encode`](Self::encode), for the static table.
-    pub fn encode_table(&self, table: &[Filter<'_>], sent: usize, out: &mut [u8]) -> (usize, usize) {
-        let Some(id) = self.at.table_id else { return (0, 0) };
-        let write = |writer: &mut Writer<'_>| {
-            for filter in self.batch(table) {
-                writer.put_binary(filter.text().as_bytes());
-                writer.put(&[filter.qos().bits()]);
+    /// First byte of a request.
+    pub fn first_byte(&self, asking: Asking) -> u8 {
+        let Asking::Records(id) = asking else { return header::SUBSCRIBE };
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            if record.id == id.get() && record.flags & LEAVING != 0 {
+                return header::UNSUBSCRIBE;
             }
-        };
-        encode(header::SUBSCRIBE, id, write, sent, out)
+            at = record.next;
+        }
+        header::SUBSCRIBE
     }
 
-    /// It has left whole.
-    pub fn table_sent(&mut self) {
-        self.at.is_table_sent = true;
+    /// Writes a request, without its fixed header.
+    pub fn write(&self, asking: Asking, table: &[Filter<'_>], writer: &mut Writer<'_>) {
+        match asking {
+            Asking::Table => {
+                writer.put_u16(self.at.table_id.map_or(0, PacketId::get));
+                for filter in self.batch(table) {
+                    writer.put_binary(filter.text().as_bytes()); // [MQTT-3.8.3-1]
+                    writer.put(&[filter.qos().bits()]);
+                }
+            }
+            Asking::Records(id) => {
+                writer.put_u16(id.get());
+                let mut at = 0;
+                while let Some(record) = self.record(at) {
+                    if record.id == id.get() {
+                        writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
+                        if record.flags & LEAVING == 0 {
+                            writer.put(&[record.flags & QOS]);
+                        }
+                    }
+                    at = record.next;
+                }
+            }
+        }
+    }
+
+    /// A request has left whole.
+    pub fn sent(&mut self, asking: Asking) {
+        match asking {
+            Asking::Table => self.at.is_table_sent = true,
+            Asking::Records(id) => {
+                self.change(Which { id: id.get(), mask: 0, flags: 0 }, 0, UNSENT);
+            }
+        }
     }
 
     // Questions
@@ -275,20 +308,36 @@ impl<'s> Filters<'s> {
     /// Marks the identifiers in use.
     pub fn mark_ids(&self, window: &mut Window) {
         window.mark(self.at.table_id.map_or(0, PacketId::get));
-        for record in self.records() {
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
             window.mark(record.id);
+            at = record.next;
         }
     }
 
-    /// The identifiers in use.
-    #[cfg(any(feature = "durable", feature = "verify"))]
-    pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
-        self.records().map(|record| record.id).chain(self.at.table_id.map(PacketId::get))
+    /// Whether `id` is in use.
+    #[cfg(feature = "durable")]
+    pub fn uses(&self, id: PacketId) -> bool {
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            if record.id == id.get() {
+                return true;
+            }
+            at = record.next;
+        }
+        self.at.table_id == Some(id)
     }
 
     /// Whether a request waits to be sent or answered.
     pub fn is_waiting(&self, table: &[Filter<'_>]) -> bool {
-        self.at.table_next < table.len() || self.records().any(|record| record.flags & LIVE == 0)
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            if record.flags & LIVE == 0 {
+                return true;
+            }
+            at = record.next;
+        }
+        self.at.table_next < table.len()
     }
 
     // Helpers
@@ -305,53 +354,50 @@ impl<'s> Filters<'s> {
         writer.put(&[flags]);
         writer.put_binary(filter.as_bytes());
         self.at.len = self.at.len.wrapping_add(writer.written());
-    }
-
-    fn records(&self) -> impl Iterator<Item = Record<'_>> + '_ {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let record = self.record(at)?;
-            at = record.next;
-            Some(record)
-        })
+        self.at.has_unsent = true;
     }
 
     fn record(&self, at: usize) -> Option<Record<'_>> {
         let bytes = self.buf.get(at..self.at.len)?;
-        let ([id_high, id_low, flags], rest) = bytes.split_first_chunk()?;
-        let (len, _) = rest.split_first_chunk()?;
-        let wire = rest.get(..usize::from(u16::from_be_bytes(*len)).wrapping_add(2))?;
-        let next = at.wrapping_add(3).wrapping_add(wire.len());
-        Some(Record { at, next, id: u16::from_be_bytes([*id_high, *id_low]), flags: *flags, wire })
+        let ([id_high, id_low, flags, len_high, len_low], _) = bytes.split_first_chunk::<RECORD_HEAD>()?;
+        let len = filter_len(usize::from(u16::from_be_bytes([*len_high, *len_low])));
+        let wire = bytes.get(RECORD_HEAD.wrapping_sub(2)..len)?;
+        Some(Record { next: at.wrapping_add(len), id: u16::from_be_bytes([*id_high, *id_low]), flags: *flags, wire })
     }
 
-    fn set_flags(&mut self, mut flags: impl FnMut(&Record<'_>) -> u8) {
-        let mut at = 0;
-        while let Some(record) = self.record(at) {
-            let (next, new) = (record.next, flags(&record));
-            if let Some(place) = self.buf.get_mut(at.wrapping_add(2)) {
-                *place = new;
-            }
-            at = next;
+    fn set_flags(&mut self, at: usize, flags: u8) {
+        if let Some(place) = self.buf.get_mut(at.wrapping_add(2)) {
+            *place = flags;
         }
     }
 
-    fn doom(&mut self, doomed: impl Fn(&Record<'_>) -> bool) {
-        self.set_flags(|record| if doomed(record) { record.flags | DOOMED } else { record.flags });
-    }
-
-    /// A filter that is subscribed to again replaces the older subscription [MQTT-3.8.4-3].
-    fn doom_older(&mut self, id: PacketId) {
+    /// Sets and clears flags of the records that `which` names, and counts them.
+    fn change(&mut self, which: Which, set: u8, clear: u8) -> usize {
+        let mut count = 0_usize;
         let mut at = 0;
         while let Some(record) = self.record(at) {
-            at = record.next;
-            let is_replaced = record.id != id.get()
-                && record.flags & LIVE != 0
-                && self.records().any(|newer| newer.id == id.get() && newer.text() == record.text());
-            let (place, flags) = (record.at.wrapping_add(2), record.flags);
-            if let (true, Some(place)) = (is_replaced, self.buf.get_mut(place)) {
-                *place = flags | DOOMED;
+            let next = record.next;
+            if which.is(&record) {
+                let flags = record.flags & !clear | set;
+                count = count.wrapping_add(1);
+                self.set_flags(at, flags);
             }
+            at = next;
+        }
+        count
+    }
+
+    /// Dooms the SUBSCRIBEs of other requests for the filter of the record at `newer`: all of them, or those with all
+    /// of `flags`.
+    fn doom_same(&mut self, newer: usize, flags: u8) {
+        let mut at = 0;
+        while let (Some(record), Some(new)) = (self.record(at), self.record(newer)) {
+            let (next, new_flags) = (record.next, record.flags | DOOMED);
+            let is_meant = record.id != new.id && record.flags & (flags | LEAVING) == flags;
+            if is_meant && record.wire == new.wire {
+                self.set_flags(at, new_flags);
+            }
+            at = next;
         }
     }
 
@@ -359,12 +405,13 @@ impl<'s> Filters<'s> {
     fn sweep(&mut self) {
         let mut at = 0;
         while let Some(record) = self.record(at) {
+            let from = record.next;
             if record.flags & (LIVE | DOOMED) == LIVE | DOOMED {
-                let (from, rest) = (record.next, self.at.len.wrapping_sub(record.next));
+                let rest = self.at.len.wrapping_sub(from);
                 bytes::slide(self.buf, at, from, rest);
                 self.at.len = at.wrapping_add(rest);
             } else {
-                at = record.next;
+                at = from;
             }
         }
     }
@@ -373,8 +420,9 @@ impl<'s> Filters<'s> {
 #[cfg(feature = "verify")]
 impl<'s> Filters<'s> {
     /// State and memory apart, what is unused cleared.
-    pub fn into_parts(self) -> (State, &'s mut [u8]) {
+    pub fn into_parts(mut self) -> (State, &'s mut [u8]) {
         self.buf.get_mut(self.at.len..).unwrap_or_default().fill(0);
+        self.at.has_unsent = self.next_request().is_some();
         (self.at, self.buf)
     }
 
@@ -384,26 +432,22 @@ impl<'s> Filters<'s> {
 
     /// One identifier per request.
     pub fn request_ids(&self) -> impl Iterator<Item = u16> + '_ {
+        let mut at = 0;
         let mut last = 0;
-        self.ids().filter(move |id| core::mem::replace(&mut last, *id) != *id)
+        let records = core::iter::from_fn(move || {
+            let record = self.record(at)?;
+            at = record.next;
+            Some(record.id)
+        });
+        records.filter(move |id| core::mem::replace(&mut last, *id) != *id).chain(self.at.table_id.map(PacketId::get))
     }
 }
 
-impl<'a> Record<'a> {
-    fn text(&self) -> &'a [u8] {
-        self.wire.get(2..).unwrap_or_default()
+impl Which {
+    fn is(self, record: &Record<'_>) -> bool {
+        let is_id = self.id == 0 || self.id == record.id;
+        is_id && record.flags & self.mask == self.flags
     }
-}
-
-/// Fixed header, identifier, and what `write` writes, measured with the code that writes it.
-fn encode(first: u8, id: PacketId, write: impl Fn(&mut Writer<'_>), sent: usize, out: &mut [u8]) -> (usize, usize) {
-    let mut measure = Writer::new(usize::MAX, &mut []);
-    write(&mut measure);
-    let mut writer = Writer::new(sent, out);
-    writer.put_header(first, measure.total().wrapping_add(2));
-    writer.put_u16(id.get());
-    write(&mut writer);
-    (writer.written(), writer.total())
 }
 
 const _: () = assert!(QOS == QoS::ExactlyOnce.bits() | QoS::AtLeastOnce.bits());

@@ -8,9 +8,10 @@
 //! The table is the limit to what a server can make us remember. When it is full, `poll` takes nothing more until
 //! something has left; if nothing that could leave would help, the fault is `TooMany`.
 
+use super::error::RestoreError;
 use super::event::Receipt;
 use super::mark::{Mark, Stage as MarkStage};
-use crate::packet::publish::Flags;
+use super::outbound::Server;
 use crate::packet::{PacketId, QoS, header};
 
 /// Room to remember one incoming message, or one acknowledgement that is owed.
@@ -20,16 +21,22 @@ pub struct Received {
     stage: Stage,
 }
 
-/// What has become of an incoming message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What has become of an incoming message. Those of QoS 2 come last, from `Arriving2` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Stage {
     Free,
-    /// Chunks of it are being shown.
-    Arriving(QoS),
-    /// Shown; the application has not handled it yet.
-    Shown(QoS),
+    /// PUBREL is owed, for a PUBREC that fits nothing we know.
+    Pubrel,
     /// PUBACK is owed.
     Puback,
+    /// QoS 1: chunks of it are being shown.
+    Arriving1,
+    /// QoS 1: shown; the application has not handled it yet.
+    Shown1,
+    /// QoS 2: chunks of it are being shown.
+    Arriving2,
+    /// QoS 2: shown; the application has not handled it yet.
+    Shown2,
     /// Handled; PUBREC waits for its mark.
     Unmarked,
     /// PUBREC is owed.
@@ -42,8 +49,6 @@ enum Stage {
     Stale,
     /// PUBCOMP is owed.
     Pubcomp,
-    /// PUBREL is owed, for a PUBREC that fits nothing we know.
-    Pubrel,
 }
 
 impl Received {
@@ -70,9 +75,9 @@ pub(crate) struct State {
     end: usize,
     /// No acknowledgement is owed before this index.
     next_ack: usize,
-    /// Entries that wait for a mark.
-    unmarked: usize,
-    /// The last entry was shown by the last `poll`, and handled when the next one is called.
+    /// Some entry may wait for a mark.
+    has_mark: bool,
+    /// The last entry was shown by the last `poll`, and is handled when the next one is called.
     is_unsettled: bool,
     stall: Stall,
     /// Counts connections, and sessions on the server, so that an old receipt is known for what it is.
@@ -93,8 +98,8 @@ enum Stall {
 pub(crate) enum Verdict {
     /// New: show it.
     Show(Option<Receipt>),
-    /// Seen before: its acknowledgement is owed again, nothing is shown [MQTT-4.3.3-2].
-    Repeat,
+    /// Taken; there is nothing to show [MQTT-4.3.3-2].
+    Taken,
     /// Not now: something must leave first.
     Stall,
     /// No room, and nothing that leaves would make some.
@@ -104,7 +109,7 @@ pub(crate) enum Verdict {
 impl<'s> Inbound<'s> {
     pub fn new(table: &'s mut [Received]) -> Self {
         for entry in table.iter_mut() {
-            *entry = Received::FREE;
+            entry.stage = Stage::Free;
         }
         Self { table, at: State::new() }
     }
@@ -112,50 +117,49 @@ impl<'s> Inbound<'s> {
     // Packets that came
 
     /// A PUBLISH. With `Show` at QoS 1 or 2, an entry has been made for it.
-    pub fn on_publish(&mut self, flags: Flags, id: Option<PacketId>) -> Verdict {
-        let (Some(id), true) = (id, flags.qos > QoS::AtMostOnce) else { return Verdict::Show(None) };
-        if let (QoS::ExactlyOnce, Some(index)) = (flags.qos, self.find(id)) {
+    pub fn on_publish(&mut self, qos: QoS, id: Option<PacketId>) -> Verdict {
+        let Some(id) = id else { return Verdict::Show(None) };
+        let is_qos2 = cfg!(feature = "qos2") && qos == QoS::ExactlyOnce;
+        if let (true, Some(index)) = (is_qos2, self.find(id)) {
             return self.on_repeat(index);
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
         if !self.has_room(1) {
-            return self.stall_or(Verdict::TooMany);
+            return self.stall_or_too_many();
         }
-        self.push(id, Stage::Arriving(flags.qos));
-        Verdict::Show(Some(self.receipt(id, flags.qos)))
+        self.push(id, if is_qos2 { Stage::Arriving2 } else { Stage::Arriving1 });
+        Verdict::Show(Some(Receipt { id, qos, epoch: self.epoch(qos) }))
     }
 
     /// A QoS 2 PUBLISH whose identifier is known.
     fn on_repeat(&mut self, index: usize) -> Verdict {
-        let Some(entry) = self.table.get_mut(index) else { return Verdict::Stall };
-        match entry.stage {
-            Stage::Known => {
-                self.owe(index, Stage::Pubrec);
-                Verdict::Repeat
-            }
+        match self.stage(index) {
+            Stage::Known => self.owe(index, Stage::Pubrec),
             // Shown and not acknowledged yet: its PUBREC comes when it is.
-            Stage::Shown(_) | Stage::Arriving(_) => Verdict::Repeat,
+            Stage::Arriving2 | Stage::Shown2 => {}
             // One answer each: the one that is owed leaves first.
-            _ => self.stall_or(Verdict::Stall),
+            _ => return self.stall(),
         }
+        Verdict::Taken
     }
 
     /// The message last admitted is complete and is being shown.
     pub fn shown(&mut self) {
-        let Some(entry) = self.last() else { return };
-        if let Stage::Arriving(qos) = entry.stage {
-            entry.stage = Stage::Shown(qos);
-            self.at.is_unsettled = true;
+        let last = self.at.end.wrapping_sub(1);
+        match self.stage(last) {
+            Stage::Arriving1 => self.set(last, Stage::Shown1),
+            Stage::Arriving2 => self.set(last, Stage::Shown2),
+            _ => return,
         }
+        self.at.is_unsettled = true;
     }
 
     /// The application has handled the message last shown.
     pub fn settle(&mut self, wants_mark: bool) {
-        if !core::mem::take(&mut self.at.is_unsettled) {
-            return;
+        if self.at.is_unsettled {
+            self.at.is_unsettled = false;
+            self.handled(self.at.end.wrapping_sub(1), wants_mark);
         }
-        let index = self.at.end.wrapping_sub(1);
-        self.handled(index, wants_mark);
     }
 
     /// Leaves the message last shown to `acknowledge`.
@@ -165,24 +169,23 @@ impl<'s> Inbound<'s> {
 
     /// The application acknowledges. `false` if there is nothing to acknowledge (any more).
     pub fn acknowledge(&mut self, receipt: Receipt, wants_mark: bool) -> bool {
-        if self.receipt(receipt.id, receipt.qos).epoch != receipt.epoch {
-            return false;
+        let stage = if receipt.qos == QoS::ExactlyOnce { Stage::Shown2 } else { Stage::Shown1 };
+        let wanted = Received { id: receipt.id.get(), stage };
+        for index in self.at.first..self.at.end {
+            let is_it = self.table.get(index) == Some(&wanted);
+            if is_it && self.epoch(receipt.qos) == receipt.epoch {
+                self.handled(index, wants_mark);
+                return true;
+            }
         }
-        let wanted = Received { id: receipt.id.get(), stage: Stage::Shown(receipt.qos) };
-        let Some(index) = self.position(|entry| *entry == wanted) else { return false };
-        self.handled(index, wants_mark);
-        true
+        false
     }
 
     fn handled(&mut self, index: usize, wants_mark: bool) {
-        let Some(entry) = self.table.get_mut(index) else { return };
-        match entry.stage {
-            Stage::Shown(QoS::AtLeastOnce) => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
-            Stage::Shown(QoS::ExactlyOnce) if wants_mark => {
-                entry.stage = Stage::Unmarked;
-                self.at.unmarked = self.at.unmarked.wrapping_add(1);
-            }
-            Stage::Shown(QoS::ExactlyOnce) => self.owe(index, Stage::Pubrec), // [MQTT-4.3.3-2]
+        match self.stage(index) {
+            Stage::Shown1 => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
+            Stage::Shown2 if wants_mark => self.set(index, Stage::Unmarked),
+            Stage::Shown2 => self.owe(index, Stage::Pubrec), // [MQTT-4.3.3-2]
             _ => {}
         }
     }
@@ -190,18 +193,13 @@ impl<'s> Inbound<'s> {
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Verdict {
         let Some(index) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
-        let Some(entry) = self.table.get_mut(index) else { return Verdict::Stall };
-        match entry.stage {
-            Stage::Known | Stage::Pubrec if wants_mark => {
-                entry.stage = Stage::Forgetting;
-                self.at.unmarked = self.at.unmarked.wrapping_add(1);
-            }
-            Stage::Known | Stage::Pubrec => self.owe(index, Stage::Pubcomp),
-            Stage::Unmarked | Stage::Stale => entry.stage = Stage::Forgetting,
-            Stage::Forgetting | Stage::Pubcomp => return self.stall_or(Verdict::Stall),
+        match self.stage(index) {
+            Stage::Known | Stage::Pubrec if !wants_mark => self.owe(index, Stage::Pubcomp),
+            Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Stale => self.set(index, Stage::Forgetting),
+            Stage::Forgetting | Stage::Pubcomp => return self.stall(),
             _ => return self.owe_stray(id, Stage::Pubcomp),
         }
-        Verdict::Repeat
+        Verdict::Taken
     }
 
     /// A PUBREC that fits no message of ours: the server waits for PUBREL.
@@ -211,14 +209,15 @@ impl<'s> Inbound<'s> {
 
     fn owe_stray(&mut self, id: PacketId, stage: Stage) -> Verdict {
         if self.table.is_empty() {
-            return Verdict::Repeat;
+            return Verdict::Taken;
         }
         if !self.has_room(0) {
-            return self.stall_or(Verdict::Stall);
+            return self.stall();
         }
+        let index = self.at.end;
         self.push(id, stage);
-        self.at.next_ack = self.at.next_ack.min(self.at.end.wrapping_sub(1));
-        Verdict::Repeat
+        self.owe(index, stage);
+        Verdict::Taken
     }
 
     // The connection
@@ -228,45 +227,28 @@ impl<'s> Inbound<'s> {
         self.at.connections = self.at.connections.wrapping_add(1);
     }
 
-    /// The stream is gone. What is known of QoS 2 messages stays; what was owed is owed no more, since the server
-    /// asks again.
-    pub fn rewind(&mut self) {
-        let mut unmarked = 0_usize;
-        for entry in self.table.get_mut(self.at.first..self.at.end).unwrap_or_default() {
+    /// What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks again. When the
+    /// server has forgotten the session, identifiers mean nothing any more [MQTT-3.1.2-6].
+    pub fn rewind(&mut self, server: Server, wants_mark: bool) {
+        let is_forgotten = server == Server::HasForgotten;
+        for entry in self.table.get_mut(..self.at.end).unwrap_or_default() {
             entry.stage = match entry.stage {
-                Stage::Shown(QoS::ExactlyOnce) => Stage::Shown(QoS::ExactlyOnce),
-                Stage::Unmarked => Stage::Unmarked,
-                Stage::Pubrec | Stage::Known => Stage::Known,
-                Stage::Forgetting | Stage::Stale => Stage::Stale,
-                Stage::Free | Stage::Arriving(_) | Stage::Shown(_) => Stage::Free,
-                Stage::Puback | Stage::Pubcomp | Stage::Pubrel => Stage::Free,
-            };
-            if matches!(entry.stage, Stage::Unmarked | Stage::Stale) {
-                unmarked = unmarked.wrapping_add(1);
-            }
-        }
-        self.at.unmarked = unmarked;
-        self.at.next_ack = self.at.first;
-        self.at.stall = Stall::No;
-        self.drop_free_front();
-    }
-
-    /// The server has no session: identifiers mean nothing any more [MQTT-3.1.2-6].
-    pub fn on_session_lost(&mut self, wants_mark: bool) {
-        self.at.sessions = self.at.sessions.wrapping_add(1);
-        let mut unmarked = 0_usize;
-        for entry in self.table.get_mut(self.at.first..self.at.end).unwrap_or_default() {
-            entry.stage = match entry.stage {
+                Stage::Shown2 if !is_forgotten => Stage::Shown2,
+                Stage::Unmarked if !is_forgotten => Stage::Unmarked,
+                Stage::Pubrec | Stage::Known if !is_forgotten => Stage::Known,
                 // A mark may be on its way to the store at this moment: only another one takes it back.
-                Stage::Unmarked | Stage::Known | Stage::Stale if wants_mark => Stage::Stale,
+                Stage::Forgetting | Stage::Stale | Stage::Unmarked | Stage::Pubrec | Stage::Known if wants_mark => {
+                    Stage::Stale
+                }
                 _ => Stage::Free,
             };
-            if entry.stage == Stage::Stale {
-                unmarked = unmarked.wrapping_add(1);
-            }
         }
-        self.at.unmarked = unmarked;
-        self.drop_free_front();
+        self.at.has_mark = wants_mark;
+        self.at.next_ack = 0;
+        self.at.stall = Stall::No;
+        if is_forgotten {
+            self.at.sessions = self.at.sessions.wrapping_add(1);
+        }
     }
 
     // What leaves
@@ -274,32 +256,27 @@ impl<'s> Inbound<'s> {
     /// The next acknowledgement; it counts as sent.
     pub fn next_ack(&mut self) -> Option<[u8; 4]> {
         let mut is_held_up = false;
-        let mut index = self.at.next_ack.max(self.at.first);
+        let mut index = self.at.next_ack;
         while index < self.at.end {
-            let entry = self.table.get_mut(index)?;
-            let (first, then) = match entry.stage {
-                Stage::Puback if !is_held_up => (header::PUBACK, Stage::Free),
-                Stage::Pubrec if !is_held_up => (header::PUBREC, Stage::Known),
+            let stage = self.stage(index);
+            let (first, then) = match stage {
                 Stage::Pubcomp => (header::PUBCOMP, Stage::Free),
                 Stage::Pubrel => (header::PUBREL, Stage::Free),
-                Stage::Free | Stage::Known | Stage::Stale | Stage::Forgetting => {
-                    index = index.wrapping_add(1);
-                    if !is_held_up {
-                        self.at.next_ack = index;
-                    }
-                    continue;
-                }
-                Stage::Arriving(_) | Stage::Shown(_) | Stage::Unmarked | Stage::Puback | Stage::Pubrec => {
-                    is_held_up = true;
-                    index = index.wrapping_add(1);
-                    continue;
-                }
+                Stage::Puback if !is_held_up => (header::PUBACK, Stage::Free),
+                Stage::Pubrec if !is_held_up => (header::PUBREC, Stage::Known),
+                _ => (0, stage),
             };
-            entry.stage = then;
-            let [high, low] = entry.id.to_be_bytes();
-            self.unstall();
-            self.drop_free_front();
-            return Some([first, 2, high, low]); // [MQTT-2.3.1-6]
+            if first > 0 {
+                self.set(index, then);
+                self.unstall();
+                let [high, low] = self.table.get(index)?.id.to_be_bytes();
+                return Some([first, 2, high, low]); // [MQTT-2.3.1-6]
+            }
+            is_held_up |= !matches!(stage, Stage::Free | Stage::Known | Stage::Stale | Stage::Forgetting);
+            index = index.wrapping_add(1);
+            if !is_held_up {
+                self.at.next_ack = index;
+            }
         }
         None
     }
@@ -323,49 +300,48 @@ impl<'s> Inbound<'s> {
 
     /// Whether an identifier that the server has forgotten is still on stable storage.
     pub fn has_stale(&self) -> bool {
-        self.at.unmarked > 0 && self.position(|entry| entry.stage == Stage::Stale).is_some()
+        self.at.has_mark && self.table.iter().any(|entry| entry.stage == Stage::Stale)
     }
 
-    pub fn next_mark(&self) -> Option<Mark> {
-        if self.at.unmarked == 0 {
+    pub fn next_mark(&mut self) -> Option<Mark> {
+        if !self.at.has_mark {
             return None;
         }
-        let live = self.table.get(self.at.first..self.at.end).unwrap_or_default();
-        live.iter().find_map(|entry| {
+        for entry in self.table.get(..self.at.end).unwrap_or_default() {
             let stage = match entry.stage {
                 Stage::Unmarked => MarkStage::Received,
                 Stage::Forgetting | Stage::Stale => MarkStage::Forgotten,
-                _ => return None,
+                _ => continue,
             };
-            Some(Mark { id: PacketId::new(entry.id)?, stage })
-        })
+            return Some(Mark { id: PacketId::new(entry.id)?, stage });
+        }
+        self.at.has_mark = false;
+        None
     }
 
     /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
-        let waiting = |entry: &Received| {
-            entry.id == mark.id.get() && matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale)
-        };
-        let Some(index) = self.position(waiting) else { return };
-        let Some(entry) = self.table.get_mut(index) else { return };
-        match (mark.stage, entry.stage) {
-            (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
-            (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
-            (MarkStage::Forgotten, Stage::Stale) => entry.stage = Stage::Free,
-            _ => return,
+        for index in self.at.first..self.at.end {
+            if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
+                continue;
+            }
+            match (mark.stage, self.stage(index)) {
+                (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
+                (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
+                (MarkStage::Forgotten, Stage::Stale) => self.set(index, Stage::Free),
+                _ => continue,
+            }
+            return self.unstall();
         }
-        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
-        self.unstall();
-        self.drop_free_front();
     }
 
     /// Takes back, after a restart, the identifier of a message that was handled.
-    pub fn restore(&mut self, id: PacketId) -> Result<(), super::error::RestoreError> {
+    pub fn restore(&mut self, id: PacketId) -> Result<(), RestoreError> {
         if self.find(id).is_some() {
-            return Err(super::error::RestoreError::PacketIdInUse);
+            return Err(RestoreError::PacketIdInUse);
         }
         if !self.has_room(1) {
-            return Err(super::error::RestoreError::Full);
+            return Err(RestoreError::Full);
         }
         self.push(id, Stage::Known);
         Ok(())
@@ -373,41 +349,47 @@ impl<'s> Inbound<'s> {
 
     // Helpers
 
-    fn receipt(&self, id: PacketId, qos: QoS) -> Receipt {
-        // QoS 2 is remembered across connections, QoS 1 is not.
-        let epoch = if qos == QoS::ExactlyOnce { self.at.sessions } else { self.at.connections };
-        Receipt { id, qos, epoch }
+    /// QoS 2 is remembered across connections, QoS 1 is not.
+    fn epoch(&self, qos: QoS) -> u16 {
+        if qos == QoS::ExactlyOnce { self.at.sessions } else { self.at.connections }
     }
 
     /// The entry of a QoS 2 message with this identifier.
     fn find(&self, id: PacketId) -> Option<usize> {
-        self.position(|entry| {
-            let is_other = matches!(entry.stage, Stage::Free | Stage::Puback | Stage::Pubrel)
-                || matches!(entry.stage, Stage::Shown(QoS::AtLeastOnce) | Stage::Arriving(QoS::AtLeastOnce));
-            entry.id == id.get() && !is_other
-        })
+        let mut index = self.at.first;
+        while index < self.at.end {
+            let entry = self.table.get(index)?;
+            if entry.id == id.get() && entry.stage >= Stage::Arriving2 {
+                return Some(index);
+            }
+            index = index.wrapping_add(1);
+        }
+        None
     }
 
-    fn position(&self, wanted: impl Fn(&Received) -> bool) -> Option<usize> {
-        let live = self.table.get(self.at.first..self.at.end).unwrap_or_default();
-        live.iter().position(wanted).map(|index| self.at.first.wrapping_add(index))
+    fn stage(&self, index: usize) -> Stage {
+        self.table.get(index).map_or(Stage::Free, |entry| entry.stage)
     }
 
-    fn last(&mut self) -> Option<&mut Received> {
-        self.table.get_mut(self.at.first..self.at.end)?.last_mut()
+    fn set(&mut self, index: usize, stage: Stage) {
+        if let Some(entry) = self.table.get_mut(index) {
+            entry.stage = stage;
+        }
+        self.at.has_mark |= matches!(stage, Stage::Unmarked | Stage::Forgetting);
     }
 
     fn owe(&mut self, index: usize, stage: Stage) {
-        if let Some(entry) = self.table.get_mut(index) {
-            entry.stage = stage;
-            self.at.next_ack = self.at.next_ack.min(index);
-        }
+        self.set(index, stage);
+        self.at.next_ack = self.at.next_ack.min(index);
     }
 
     /// Whether an entry can be had while `spare` stay free.
     fn has_room(&mut self, spare: usize) -> bool {
+        while self.at.first < self.at.end && self.stage(self.at.first) == Stage::Free {
+            self.at.first = self.at.first.wrapping_add(1);
+        }
         let limit = self.table.len().saturating_sub(spare);
-        if self.at.end >= limit {
+        if self.at.first == self.at.end || self.at.end >= limit {
             self.close_up();
         }
         self.at.end < limit
@@ -420,43 +402,24 @@ impl<'s> Inbound<'s> {
         }
     }
 
-    /// Waits, if something that leaves or is stored will change the table; otherwise `verdict`.
-    fn stall_or(&mut self, verdict: Verdict) -> Verdict {
+    /// The packet stays in the inbox until something has left or been stored.
+    fn stall(&mut self) -> Verdict {
+        self.at.stall = Stall::Waiting;
+        Verdict::Stall
+    }
+
+    /// Waits, if something that leaves or is stored frees an entry.
+    fn stall_or_too_many(&mut self) -> Verdict {
         let helps = |entry: &Received| {
-            matches!(
-                entry.stage,
-                Stage::Puback
-                    | Stage::Pubcomp
-                    | Stage::Pubrel
-                    | Stage::Forgetting
-                    | Stage::Stale
-                    | Stage::Shown(QoS::AtLeastOnce)
-            )
+            let is_waiting = matches!(entry.stage, Stage::Forgetting | Stage::Stale | Stage::Shown1);
+            is_waiting || matches!(entry.stage, Stage::Puback | Stage::Pubcomp | Stage::Pubrel)
         };
-        if verdict == Verdict::Stall || self.position(helps).is_some() {
-            self.at.stall = Stall::Waiting;
-            return Verdict::Stall;
-        }
-        verdict
+        if self.table.iter().any(helps) { self.stall() } else { Verdict::TooMany }
     }
 
     fn unstall(&mut self) {
         if self.at.stall == Stall::Waiting {
             self.at.stall = Stall::Over;
-        }
-    }
-
-    fn drop_free_front(&mut self) {
-        while self.at.first < self.at.end {
-            match self.table.get(self.at.first) {
-                Some(entry) if entry.stage == Stage::Free => self.at.first = self.at.first.wrapping_add(1),
-                _ => break,
-            }
-        }
-        if self.at.first == self.at.end {
-            self.at.first = 0;
-            self.at.end = 0;
-            self.at.next_ack = 0;
         }
     }
 
@@ -468,6 +431,9 @@ impl<'s> Inbound<'s> {
                 *place = entry;
                 kept = kept.wrapping_add(1);
             }
+        }
+        for entry in self.table.get_mut(kept..).unwrap_or_default() {
+            entry.stage = Stage::Free;
         }
         self.at.first = 0;
         self.at.end = kept;
@@ -481,6 +447,8 @@ impl<'s> Inbound<'s> {
     pub fn into_parts(mut self) -> (State, &'s mut [Received]) {
         self.close_up();
         self.table.get_mut(self.at.end..).unwrap_or_default().fill(Received::FREE);
+        self.at.has_mark =
+            self.table.iter().any(|entry| matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale));
         (self.at, self.table)
     }
 
@@ -489,16 +457,18 @@ impl<'s> Inbound<'s> {
     }
 
     pub fn invariant(&self) -> Result<(), &'static str> {
-        let live = self.table.get(self.at.first..self.at.end).ok_or("entries in use lie outside the table")?;
-        let unmarked =
-            live.iter().filter(|entry| matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale));
-        if unmarked.count() != self.at.unmarked {
-            return Err("marks of incoming messages are miscounted");
-        }
-        for (index, entry) in self.table.iter().enumerate().take(self.at.end).skip(self.at.first) {
+        self.table.get(self.at.first..self.at.end).ok_or("entries in use lie outside the table")?;
+        for (index, entry) in self.table.iter().enumerate().filter(|(_, entry)| entry.stage != Stage::Free) {
+            if index < self.at.first || index >= self.at.end {
+                return Err("an entry lies outside those in use");
+            }
             let is_owed = matches!(entry.stage, Stage::Puback | Stage::Pubrec | Stage::Pubcomp | Stage::Pubrel);
             if is_owed && index < self.at.next_ack {
                 return Err("an acknowledgement that is owed stands before its cursor");
+            }
+            let is_unmarked = matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale);
+            if is_unmarked && !self.at.has_mark {
+                return Err("a mark that is waited for would not be found");
             }
         }
         Ok(())
@@ -511,7 +481,7 @@ impl State {
             first: 0,
             end: 0,
             next_ack: 0,
-            unmarked: 0,
+            has_mark: false,
             is_unsettled: false,
             stall: Stall::No,
             connections: 0,

@@ -10,70 +10,56 @@ use crate::time::Instant;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct KeepAlive {
+    /// When bytes left last.
     sent_at: Instant,
+    /// Since when an answer is awaited.
+    since: Instant,
     awaited: Awaited,
 }
 
-/// The answer that is awaited, and since when.
+/// The answer that is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Awaited {
     Nothing,
-    Connack(Instant),
-    /// A ping is due; PINGREQ has not left yet.
-    Ping(Instant),
-    Pingresp(Instant),
-}
-
-/// Which answer did not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Overdue {
     Connack,
+    /// A ping is due; PINGREQ has not left yet.
+    Ping,
     Pingresp,
 }
 
 impl KeepAlive {
     pub const fn new() -> Self {
-        Self { sent_at: Instant::from_millis(0), awaited: Awaited::Nothing }
+        Self { sent_at: Instant::from_millis(0), since: Instant::from_millis(0), awaited: Awaited::Nothing }
     }
 
     /// The stream is up: CONNECT leaves now, CONNACK is awaited.
     pub fn open(&mut self, now: Instant) {
-        self.sent_at = now;
-        self.awaited = Awaited::Connack(now);
+        *self = Self { sent_at: now, since: now, awaited: Awaited::Connack };
     }
 
     /// Looks at the clock: is a ping due?
     pub fn tick(&mut self, now: Instant, keep_alive_s: u16) {
+        let is_due = keep_alive_s > 0 && now >= self.ping_at(keep_alive_s);
         let is_backwards = now < self.sent_at;
         if is_backwards {
             self.sent_at = now;
+            self.since = now;
         }
-        match &mut self.awaited {
-            Awaited::Connack(since) | Awaited::Ping(since) | Awaited::Pingresp(since) => *since = now.min(*since),
-            Awaited::Nothing if keep_alive_s == 0 => {}
-            Awaited::Nothing => {
-                if is_backwards || now >= self.ping_at(keep_alive_s) {
-                    self.awaited = Awaited::Ping(now);
-                }
-            }
+        let is_ping = is_due || (is_backwards && keep_alive_s > 0);
+        if is_ping && self.awaited == Awaited::Nothing {
+            self.since = now;
+            self.awaited = Awaited::Ping;
         }
     }
 
-    /// The answer that is overdue, if one is. To be asked when everything that came has been looked at.
-    pub fn overdue(&self, now: Instant, timeout_s: u16) -> Option<Overdue> {
-        let is_over = |since| now.millis_since(since) >= millis(timeout_s);
-        match self.awaited {
-            Awaited::Connack(since) if is_over(since) => Some(Overdue::Connack),
-            Awaited::Ping(since) | Awaited::Pingresp(since) if is_over(since) => Some(Overdue::Pingresp),
-            Awaited::Nothing | Awaited::Connack(_) | Awaited::Ping(_) | Awaited::Pingresp(_) => None,
-        }
+    /// Whether an answer is overdue. To be asked when everything that came has been looked at.
+    pub fn is_overdue(&self, now: Instant, timeout_s: u16) -> bool {
+        self.awaited != Awaited::Nothing && now >= self.since.after_millis(millis(timeout_s))
     }
 
     /// What came is not being looked at: the wait begins anew.
     pub fn hold(&mut self, now: Instant) {
-        if let Awaited::Connack(since) | Awaited::Ping(since) | Awaited::Pingresp(since) = &mut self.awaited {
-            *since = now;
-        }
+        self.since = now;
     }
 
     /// Bytes left [MQTT-3.1.2-23].
@@ -83,9 +69,11 @@ impl KeepAlive {
 
     /// Whether PINGREQ is due; from now on it counts as sent.
     pub fn take_ping(&mut self) -> bool {
-        let Awaited::Ping(since) = self.awaited else { return false };
-        self.awaited = Awaited::Pingresp(since);
-        true
+        let is_due = self.awaited == Awaited::Ping;
+        if is_due {
+            self.awaited = Awaited::Pingresp;
+        }
+        is_due
     }
 
     /// CONNACK came.
@@ -95,28 +83,25 @@ impl KeepAlive {
 
     /// PINGRESP came. One that nobody asked for changes nothing.
     pub fn on_pingresp(&mut self) {
-        if let Awaited::Pingresp(_) = self.awaited {
+        if self.awaited == Awaited::Pingresp {
             self.awaited = Awaited::Nothing;
         }
     }
 
-    /// When `tick` has something to say next.
+    /// When `tick` or `is_overdue` has something to say next.
     pub fn deadline(&self, keep_alive_s: u16, timeout_s: u16) -> Option<Instant> {
-        match self.awaited {
-            Awaited::Nothing if keep_alive_s == 0 => None,
-            Awaited::Nothing => Some(self.ping_at(keep_alive_s)),
-            Awaited::Connack(since) | Awaited::Ping(since) | Awaited::Pingresp(since) => {
-                Some(since.after_millis(millis(timeout_s)))
-            }
+        if self.awaited != Awaited::Nothing {
+            return Some(self.since.after_millis(millis(timeout_s)));
         }
+        if keep_alive_s == 0 { None } else { Some(self.ping_at(keep_alive_s)) }
     }
 
     /// Seven eighths of the keep alive after the last bytes sent.
     fn ping_at(&self, keep_alive_s: u16) -> Instant {
-        self.sent_at.after_millis(u64::from(u32::from(keep_alive_s).saturating_mul(875)))
+        self.sent_at.after_millis(u64::from(u32::from(keep_alive_s).wrapping_mul(875)))
     }
 }
 
 fn millis(seconds: u16) -> u64 {
-    u64::from(u32::from(seconds).saturating_mul(1000))
+    u64::from(u32::from(seconds).wrapping_mul(1000))
 }

@@ -1,11 +1,12 @@
 //! Messages larger than the inbox: shown in chunks, or skipped (MQTT has no limit to what a server may send).
 
-use super::event::{Event, Kind, Parts};
+use super::event::{Kind, Receipt};
 use super::inbound::Verdict;
+use super::incoming::Stop;
 use super::options::Oversize;
-use super::{Fault, Session, Step};
-use crate::inbox::{Inbox, Span};
-use crate::packet::header::{self, Header};
+use super::{Fault, Session};
+use crate::inbox::Inbox;
+use crate::packet::header::Header;
 use crate::packet::publish::{self, Flags};
 use crate::packet::{QoS, Violation, reader};
 
@@ -18,7 +19,7 @@ pub(crate) struct Large {
     /// Bytes of the payload when streaming, of the packet when skipping.
     total: usize,
     flags: Flags,
-    receipt: Option<super::event::Receipt>,
+    receipt: Option<Receipt>,
     /// Length of the packet that last ended a connection for being too large.
     refused: Option<usize>,
 }
@@ -62,34 +63,42 @@ impl Large {
 
 impl Session<'_> {
     /// A packet begins that the inbox cannot hold.
-    pub(super) fn begin_large(&mut self, header: Header, inbox: &mut Inbox<'_>) -> Result<Step, Fault> {
-        let len = header.len.wrapping_add(header.remaining);
-        if header.kind != header::Kind::Publish {
-            return Err(Fault::TooLarge { len });
+    pub(super) fn too_large(
+        &mut self,
+        header: Header,
+        len: usize,
+        inbox: &mut Inbox<'_>,
+    ) -> Result<Option<Kind>, Stop> {
+        if !header.is_publish() {
+            return Err(Stop::Fault(Fault::TooLarge { len }));
         }
-        let flags = Flags::read(header.first).map_err(Fault::Malformed)?;
+        let flags = Flags::read(header.first)?;
         let body = inbox.pending().get(header.len..).unwrap_or_default();
-        let Ok((topic_len, _)) = reader::u16(body) else { return Ok(Step::Wait) };
-        let head_len = usize::from(topic_len).wrapping_add(2).wrapping_add(flags.id_len());
-        if topic_len == 0 || head_len > header.remaining {
-            return Err(Fault::Malformed(if topic_len == 0 { Violation::Topic } else { Violation::Length }));
+        let Ok((topic_len, _)) = reader::u16(body) else { return Err(Stop::Wait) };
+        let topic_len = usize::from(topic_len);
+        let head_len = topic_len.wrapping_add(2).wrapping_add(flags.id_len());
+        if topic_len == 0 {
+            return Err(Stop::from(Violation::Topic));
+        }
+        if head_len > header.remaining {
+            return Err(Stop::from(Violation::Length));
         }
         let fits = header.len.wrapping_add(head_len) < inbox.capacity();
-        if cfg!(feature = "large") && self.options.chunk_align > 0 && fits {
+        if fits && self.options.chunk_align > 0 {
             return self.begin_stream(header, flags, head_len, inbox);
         }
         // The same message again, after it has ended a connection: ending another helps nobody.
         let is_again = flags.dup && self.large.refused == Some(len);
         if self.options.oversize == Oversize::Close && !is_again {
             self.large.refused = Some(len);
-            return Err(Fault::TooLarge { len });
+            return Err(Stop::Fault(Fault::TooLarge { len }));
         }
-        let then = header.remaining.wrapping_sub(head_len);
-        self.drop_front(inbox, header.len);
-        let phase = Phase::Topic { then };
-        self.large =
-            Large { phase, left: usize::from(topic_len).wrapping_add(2), total: len, flags, ..self.large.clone() };
-        Ok(Step::Again)
+        inbox.drop_front(header.len);
+        self.large.phase = Phase::Topic { then: header.remaining.wrapping_sub(head_len) };
+        self.large.left = topic_len.wrapping_add(2);
+        self.large.total = len;
+        self.large.flags = flags;
+        Ok(None)
     }
 
     fn begin_stream(
@@ -98,126 +107,110 @@ impl Session<'_> {
         flags: Flags,
         head_len: usize,
         inbox: &mut Inbox<'_>,
-    ) -> Result<Step, Fault> {
+    ) -> Result<Option<Kind>, Stop> {
         let before = header.len.wrapping_add(head_len);
-        let Some(payload) = inbox.pending().get(before..) else { return Ok(Step::Wait) };
+        let payload = inbox.pending().get(before..).ok_or(Stop::Wait)?;
         let total = header.remaining.wrapping_sub(head_len);
         // The first chunk comes with the topic, so both must be in the inbox.
         let is_enough = payload.len() >= usize::from(self.options.chunk_align).min(total);
-        if !is_enough && inbox.pending().len() < inbox.capacity() {
-            return Ok(Step::Wait);
+        if !is_enough && !inbox.is_full() {
+            return Err(Stop::Wait);
         }
         let body = inbox.pending().get(header.len..before).unwrap_or_default();
-        let head = publish::head(flags, body).map_err(Fault::Malformed)?;
-        let receipt = match self.inbound.on_publish(flags, head.id) {
-            Verdict::Show(receipt) => receipt,
-            Verdict::Repeat => {
-                self.drop_front(inbox, before);
-                self.large = Large { phase: Phase::Skip { report: Report::No }, left: total, ..self.large.clone() };
-                return Ok(Step::Again);
+        let head = publish::head(flags, body)?;
+        self.large.left = total;
+        self.large.total = total;
+        self.large.flags = flags;
+        match self.inbound.on_publish(flags.qos, head.id) {
+            Verdict::Show(receipt) => {
+                self.large.phase = Phase::Stream;
+                self.large.receipt = receipt;
+                self.chunk(before, head.topic_len, inbox)
             }
-            Verdict::Stall => return Ok(Step::Wait),
-            Verdict::TooMany => return Err(Fault::TooMany),
-        };
-        self.large = Large { phase: Phase::Stream, left: total, total, flags, receipt, ..self.large.clone() };
-        let topic = inbox.span(header.len.wrapping_add(2), head.topic_len);
-        Ok(self.chunk(topic, before, inbox))
+            Verdict::Taken => {
+                inbox.drop_front(before);
+                self.large.phase = Phase::Skip { report: Report::No };
+                Ok(None)
+            }
+            Verdict::Stall => Err(Stop::Wait),
+            Verdict::TooMany => Err(Stop::Fault(Fault::TooMany)),
+        }
     }
 
     /// Goes on with the message that is passing through.
-    pub(super) fn go_on_large(&mut self, inbox: &mut Inbox<'_>) -> Result<Step, Fault> {
+    pub(super) fn go_on_large(&mut self, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
         match self.large.phase {
-            Phase::Idle => Ok(Step::Wait),
-            Phase::Stream => Ok(self.chunk(Span::EMPTY, 0, inbox)),
+            Phase::Idle => Ok(None),
+            Phase::Stream => self.chunk(0, 0, inbox),
             Phase::Topic { then } => {
-                if self.drop_left(inbox) > 0 {
-                    Ok(Step::Wait)
-                } else {
-                    self.skip_id(then, inbox)
-                }
+                self.drop_left(inbox)?;
+                self.skip_id(then, inbox)
             }
             Phase::Skip { report } => {
-                if self.drop_left(inbox) > 0 {
-                    return Ok(Step::Wait);
-                }
+                self.drop_left(inbox)?;
                 self.large.phase = Phase::Idle;
                 if report == Report::No {
-                    return Ok(Step::Again);
+                    return Ok(None);
                 }
                 self.inbound.shown();
                 self.skipped = self.skipped.wrapping_add(1);
                 self.large.refused = None;
-                Ok(Step::Tell(Kind::Plain(Event::Skipped { qos: self.large.flags.qos, len: self.large.total })))
+                Ok(Some(Kind::Skipped { qos: self.large.flags.qos, len: self.large.total }))
             }
         }
     }
 
     /// The packet identifier of a message that is skipped.
-    fn skip_id(&mut self, then: usize, inbox: &mut Inbox<'_>) -> Result<Step, Fault> {
+    fn skip_id(&mut self, then: usize, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
         let flags = self.large.flags;
-        let id = match flags.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                let Some(bytes) = inbox.pending().get(..2) else { return Ok(Step::Wait) };
-                let (id, _) = reader::packet_id(bytes).map_err(Fault::Malformed)?;
-                Some(id)
-            }
+        let id = if flags.qos == QoS::AtMostOnce {
+            None
+        } else {
+            let bytes = inbox.pending().get(..2).ok_or(Stop::Wait)?;
+            Some(reader::packet_id(bytes)?.0)
         };
-        let report = match self.inbound.on_publish(flags, id) {
+        let report = match self.inbound.on_publish(flags.qos, id) {
             Verdict::Show(_) => Report::Yes,
-            Verdict::Repeat => Report::No,
-            Verdict::Stall => return Ok(Step::Wait),
-            Verdict::TooMany => return Err(Fault::TooMany),
+            Verdict::Taken => Report::No,
+            Verdict::Stall => return Err(Stop::Wait),
+            Verdict::TooMany => return Err(Stop::Fault(Fault::TooMany)),
         };
-        self.drop_front(inbox, flags.id_len());
+        inbox.drop_front(flags.id_len());
         self.large.phase = Phase::Skip { report };
         self.large.left = then;
-        Ok(Step::Again)
+        Ok(None)
     }
 
     /// Shows what is there of the payload, `before` bytes behind the front, in whole units.
-    fn chunk(&mut self, topic: Span, before: usize, inbox: &mut Inbox<'_>) -> Step {
+    fn chunk(&mut self, before: usize, topic_len: usize, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
         let there = inbox.pending().len();
         let payload = there.wrapping_sub(before).min(self.large.left);
         let align = usize::from(self.options.chunk_align);
         let is_last = payload == self.large.left;
-        let is_full = there == inbox.capacity();
+        let is_full = inbox.is_full();
         let rest = payload.checked_rem(align).unwrap_or_default();
         // Less than one unit is shown only if no more can come before it is.
         let len = if is_last || (is_full && rest == payload) { payload } else { payload.wrapping_sub(rest) };
         if len == 0 {
-            return Step::Wait;
+            return Err(Stop::Wait);
         }
-        let large = &self.large;
-        let parts = Parts {
-            topic,
-            payload: inbox.span(before, len),
-            qos: large.flags.qos,
-            retain: large.flags.retain,
-            dup: large.flags.dup,
-            receipt: large.receipt,
-        };
-        let (offset, total) = (large.total.wrapping_sub(large.left), large.total);
-        inbox.take(before.wrapping_add(len));
+        let (flags, receipt, total) = (self.large.flags, self.large.receipt, self.large.total);
+        let offset = total.wrapping_sub(self.large.left);
+        let topic_at = before.wrapping_sub(topic_len.wrapping_add(flags.id_len()));
+        inbox.take(before.wrapping_add(len), len, topic_at, topic_len);
         self.large.left = self.large.left.wrapping_sub(len);
         if self.large.left == 0 {
             self.large.phase = Phase::Idle;
             self.inbound.shown();
         }
-        Step::Tell(Kind::Chunk { parts, offset, total })
+        Ok(Some(Kind::Chunk { flags, receipt, offset, total }))
     }
 
-    /// Drops what is there of the phase, and says how much of it is still to come.
-    fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> usize {
+    /// Drops what is there of the phase, and waits if some of it is still to come.
+    fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> Result<(), Stop> {
         let len = self.large.left.min(inbox.pending().len());
-        self.drop_front(inbox, len);
+        inbox.drop_front(len);
         self.large.left = self.large.left.wrapping_sub(len);
-        self.large.left
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(super) fn drop_front(&self, inbox: &mut Inbox<'_>, len: usize) {
-        inbox.take(len);
-        inbox.discard_used();
+        if self.large.left > 0 { Err(Stop::Wait) } else { Ok(()) }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod ids;
 pub(crate) mod inbound;
 mod incoming;
 pub(crate) mod keep_alive;
+#[cfg(feature = "large")]
 mod large;
 pub(crate) mod mark;
 pub(crate) mod next;
@@ -24,12 +25,14 @@ use event::{Event, Kind, Ready, Receipt};
 use filters::Filters;
 use ids::Ids;
 use inbound::Inbound;
-use keep_alive::{KeepAlive, Overdue};
+use incoming::Stop;
+use keep_alive::KeepAlive;
+#[cfg(feature = "large")]
 use large::Large;
 use mark::{Mark, Restored};
 use next::Sending;
 use options::{Options, Publish};
-use outbound::{Admission, External, NoRoom, Notice, Outbound, Replace};
+use outbound::{Admission, External, NoRoom, Notice, Outbound, Replace, Server, to_usize};
 
 use crate::inbox::Inbox;
 use crate::log;
@@ -54,9 +57,11 @@ pub struct Session<'s> {
     /// Why the link is closed, if not by goodbye.
     fault: Option<Fault>,
     sending: Sending,
+    #[cfg(feature = "large")]
     large: Large,
     keep_alive: KeepAlive,
     ignored: u32,
+    #[cfg(feature = "large")]
     skipped: u32,
 }
 
@@ -75,16 +80,6 @@ enum Link {
     Closed,
 }
 
-/// What became of the bytes at the front of the inbox.
-enum Step {
-    /// Taken; there is something to tell.
-    Tell(Kind),
-    /// Taken; there is nothing to tell.
-    Again,
-    /// Not taken: more bytes must come, or something must leave first.
-    Wait,
-}
-
 impl<'s> Session<'s> {
     /// A session without a connection. What was in `memory` does not matter.
     #[must_use]
@@ -98,9 +93,11 @@ impl<'s> Session<'s> {
             link: Link::Down,
             fault: None,
             sending: Sending::new(),
+            #[cfg(feature = "large")]
             large: Large::new(),
             keep_alive: KeepAlive::new(),
             ignored: 0,
+            #[cfg(feature = "large")]
             skipped: 0,
         }
     }
@@ -124,10 +121,9 @@ impl<'s> Session<'s> {
         self.link = Link::Down;
         self.fault = None;
         self.sending = Sending::new();
+        #[cfg(feature = "large")]
         self.large.rewind();
-        self.outbound.rewind();
-        self.inbound.rewind();
-        self.filters.rewind();
+        self.rewind(Server::MayRemember);
     }
 
     /// Says goodbye: acknowledgements that are owed leave, then DISCONNECT, so that the server drops the will
@@ -165,11 +161,10 @@ impl<'s> Session<'s> {
         self.inbound.go_on();
         self.tick(now);
         if let Some((id, notice)) = self.outbound.next_notice(self.options.is_durable()) {
-            let event = match notice {
-                Notice::Forgotten => Event::Forgotten(id),
-                Notice::Replaced => Event::Replaced(id),
-            };
-            return Ok(Some(Ready(Kind::Plain(event))));
+            return Ok(Some(Ready(match notice {
+                Notice::Forgotten => Kind::Forgotten(id),
+                Notice::Replaced => Kind::Replaced(id),
+            })));
         }
         loop {
             if let Some(fault) = self.fault {
@@ -180,13 +175,13 @@ impl<'s> Session<'s> {
                 return Ok(None);
             }
             match self.step(inbox) {
-                Ok(Step::Tell(kind)) => return Ok(Some(Ready(kind))),
-                Ok(Step::Again) => {}
-                Ok(Step::Wait) => match self.check_overdue(now) {
-                    Ok(()) => return Ok(None),
-                    Err(fault) => self.fail(fault),
+                Ok(Some(kind)) => return Ok(Some(Ready(kind))),
+                Ok(None) => {}
+                Err(Stop::Fault(fault)) => self.fail(fault),
+                Err(Stop::Wait) => match self.overdue(now) {
+                    Some(fault) => self.fail(fault),
+                    None => return Ok(None),
                 },
-                Err(fault) => self.fail(fault),
             }
         }
     }
@@ -306,7 +301,7 @@ impl<'s> Session<'s> {
     /// answer. Nothing that depends on it leaves before [`mark_stored`](Self::mark_stored).
     #[cfg(feature = "durable")]
     #[must_use]
-    pub fn next_mark(&self) -> Option<Mark> {
+    pub fn next_mark(&mut self) -> Option<Mark> {
         self.inbound.next_mark().or_else(|| self.outbound.next_mark())
     }
 
@@ -385,6 +380,7 @@ impl<'s> Session<'s> {
     }
 
     /// Messages that were skipped since the session was made because they did not fit the inbox.
+    #[cfg(feature = "large")]
     #[must_use]
     pub const fn skipped_count(&self) -> u32 {
         self.skipped
@@ -419,14 +415,22 @@ impl<'s> Session<'s> {
     }
 
     /// Everything that came has been looked at: is an answer missing?
-    fn check_overdue(&mut self, now: Instant) -> Result<(), Fault> {
+    fn overdue(&mut self, now: Instant) -> Option<Fault> {
         if self.options.is_manual() && self.inbound.is_stalled() {
             self.keep_alive.hold(now); // the application holds it up, not the server
         }
-        match self.keep_alive.overdue(now, self.options.answer_timeout_s) {
-            None => Ok(()),
-            Some(Overdue::Connack) => Err(Fault::ConnectTimeout),
-            Some(Overdue::Pingresp) => Err(Fault::Silent),
+        if !self.keep_alive.is_overdue(now, self.options.answer_timeout_s) {
+            return None;
+        }
+        Some(if self.link == Link::Up { Fault::Silent } else { Fault::ConnectTimeout })
+    }
+
+    /// The stream is gone, or the server has forgotten the session.
+    fn rewind(&mut self, server: Server) {
+        self.outbound.rewind(server);
+        self.inbound.rewind(server, self.options.is_durable());
+        if cfg!(feature = "subscribe") {
+            self.filters.rewind(server);
         }
     }
 
@@ -463,10 +467,8 @@ impl<'s> Session<'s> {
             QoS::ExactlyOnce if !cfg!(feature = "qos2") => return Err(PublishError::NotSupported),
             QoS::AtMostOnce | QoS::AtLeastOnce | QoS::ExactlyOnce => {}
         }
-        let payload_len =
-            external.map_or(publish.payload.len(), |payload| usize::try_from(payload.len).unwrap_or(usize::MAX));
-        let outgoing = Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len };
-        let (_, stored) = Outbound::stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
+        let outgoing = outgoing(publish, external);
+        let stored = Outbound::stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
         let handed_on = self.room_for(publish, stored, policy)?;
         let id = match (handed_on, is_qos0) {
             (Some(id), _) => Some(id),
@@ -474,7 +476,8 @@ impl<'s> Session<'s> {
             (None, false) => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
         };
         let wants_mark = self.options.is_durable() && !is_qos0;
-        self.outbound.admit(publish, &Admission { id, replaces: policy, wants_mark }, external);
+        let admission = Admission { id, replaces: policy, wants_mark };
+        self.outbound.admit(&outgoing, publish.payload, &admission, external);
         Ok(id)
     }
 
@@ -512,13 +515,11 @@ impl<'s> Session<'s> {
             return Err(RestoreError::Invalid);
         }
         self.check_free(id)?;
-        let payload_len =
-            external.map_or(publish.payload.len(), |payload| usize::try_from(payload.len).unwrap_or(usize::MAX));
-        let outgoing = Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len };
-        let (_, stored) = Outbound::stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
+        let outgoing = outgoing(publish, external);
+        let stored = Outbound::stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
         self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
         let admission = Admission { id: Some(id), replaces: Replace::Nothing, wants_mark: false };
-        self.outbound.admit(publish, &admission, external);
+        self.outbound.admit(&outgoing, publish.payload, &admission, external);
         self.outbound.set_dup_on_last();
         Ok(())
     }
@@ -533,7 +534,13 @@ impl<'s> Session<'s> {
 
     #[cfg(feature = "durable")]
     fn check_free(&self, id: PacketId) -> Result<(), RestoreError> {
-        let is_used = self.outbound.ids().chain(self.filters.ids()).any(|used| used == id.get());
-        if is_used { Err(RestoreError::PacketIdInUse) } else { Ok(()) }
+        let is_used = self.outbound.ids().any(|used| used == id.get());
+        if is_used || self.filters.uses(id) { Err(RestoreError::PacketIdInUse) } else { Ok(()) }
     }
+}
+
+/// A message as the encoder wants it.
+fn outgoing<'a>(publish: &Publish<'a>, external: Option<External>) -> Outgoing<'a> {
+    let payload_len = external.map_or(publish.payload.len(), |payload| to_usize(payload.len));
+    Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len }
 }

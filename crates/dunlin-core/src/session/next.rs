@@ -4,11 +4,12 @@
 //! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
 //! has left.
 
-use super::outbound::{External, Piece};
+use super::filters::Asking;
+use super::outbound::{External, Piece, to_usize};
 use super::{Link, Session};
 use crate::log;
-use crate::packet::writer::copy;
-use crate::packet::{PacketId, connect, header};
+use crate::packet::writer::{Writer, copy};
+use crate::packet::{connect, header};
 use crate::time::Instant;
 
 /// What to do now, as [`Session::transmit`] sees it.
@@ -52,8 +53,7 @@ enum Current {
         bytes: [u8; 4],
         len: usize,
     },
-    Request(PacketId),
-    Table,
+    Request(Asking),
     Publish,
 }
 
@@ -122,7 +122,7 @@ impl Session<'_> {
     #[cfg(feature = "large")]
     fn ask_for(&mut self, now: Instant, payload: External, offset: usize) -> Transmit {
         self.keep_alive.sent(now);
-        let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
+        let total = to_usize(payload.len);
         Transmit::Payload { key: payload.key, offset, len: total.wrapping_sub(offset) }
     }
 
@@ -137,7 +137,7 @@ impl Session<'_> {
     #[cfg(feature = "large")]
     pub fn supplied(&mut self, n: usize) {
         if let Filled::External { payload, offset } = self.fill(&mut []) {
-            let total = usize::try_from(payload.len).unwrap_or(usize::MAX);
+            let total = to_usize(payload.len);
             let left = total.wrapping_sub(offset);
             let head = self.sending.sent.wrapping_sub(offset);
             self.advance(n.min(left), head.wrapping_add(total));
@@ -187,9 +187,9 @@ impl Session<'_> {
                 let id = self.allocate()?;
                 self.filters.name_table(id);
             }
-            return Some(Current::Table);
+            return Some(Current::Request(Asking::Table));
         }
-        self.filters.next_request().map(Current::Request)
+        self.filters.next_request().map(|id| Current::Request(Asking::Records(id)))
     }
 
     #[cfg(not(feature = "subscribe"))]
@@ -200,18 +200,42 @@ impl Session<'_> {
     /// Writes what is being sent from where it stopped.
     fn fill(&self, out: &mut [u8]) -> Filled {
         let sent = self.sending.sent;
-        let (copied, total) = match self.sending.current {
-            Current::Nothing => (0, 0),
-            Current::Connect => connect::encode(&self.options, sent, out),
-            Current::Small { bytes, len } => (copy(out, bytes.get(sent..len).unwrap_or_default()), len),
-            Current::Request(id) => self.filters.encode(id, sent, out),
-            Current::Table => self.filters.encode_table(self.options.subscriptions, sent, out),
+        match self.sending.current {
+            Current::Nothing => Filled::Bytes { copied: 0, total: 0 },
+            Current::Small { bytes, len } => {
+                Filled::Bytes { copied: copy(out, bytes.get(sent..len).unwrap_or_default()), total: len }
+            }
             Current::Publish => match self.outbound.copy_publish(sent, out) {
-                Piece::Bytes { copied, total } => (copied, total),
-                Piece::External { payload, offset } => return Filled::External { payload, offset },
+                Piece::Bytes { copied, total } => Filled::Bytes { copied, total },
+                Piece::External { payload, offset } => Filled::External { payload, offset },
             },
-        };
-        Filled::Bytes { copied, total }
+            Current::Connect | Current::Request(_) => {
+                let mut measure = Writer::new(usize::MAX, &mut []);
+                self.write_body(&mut measure);
+                let mut writer = Writer::new(sent, out);
+                writer.put_header(self.first_byte(), measure.total());
+                self.write_body(&mut writer);
+                Filled::Bytes { copied: writer.written(), total: writer.total() }
+            }
+        }
+    }
+
+    /// First byte of a CONNECT or request.
+    fn first_byte(&self) -> u8 {
+        match self.sending.current {
+            Current::Request(asking) if cfg!(feature = "subscribe") => self.filters.first_byte(asking),
+            _ => header::CONNECT,
+        }
+    }
+
+    /// What follows the fixed header of a CONNECT or request.
+    fn write_body(&self, writer: &mut Writer<'_>) {
+        match self.sending.current {
+            Current::Request(asking) if cfg!(feature = "subscribe") => {
+                self.filters.write(asking, self.options.subscriptions, writer);
+            }
+            _ => connect::write(&self.options, writer),
+        }
     }
 
     /// `copied` more bytes of a packet of `total` have left.
@@ -223,8 +247,7 @@ impl Session<'_> {
         match self.sending.current {
             Current::Nothing | Current::Small { .. } => {}
             Current::Connect => self.link = Link::Await,
-            Current::Request(id) => self.filters.request_sent(id),
-            Current::Table => self.filters.table_sent(),
+            Current::Request(asking) => self.filters.sent(asking),
             Current::Publish => self.outbound.publish_sent(),
         }
         log::sent(total);

@@ -5,14 +5,14 @@
 //! order of their PUBRECs [MQTT-4.6.0-4]; the others follow in the order in which the application published, and
 //! that is the order of their bytes in `tx` as well [MQTT-4.6.0-1]. Never reads time: see `keep_alive`.
 //!
-//! Slots and bytes that have become free stay where they are until room is needed; then both are closed up.
+//! Slots and bytes that have become free stay where they are until room is needed; then both are closed up. What
+//! happens once in a connection walks over all slots; what happens once in a message uses the cursors.
 
 use super::ids::Window;
 use super::mark::{Mark, Stage as MarkStage};
-use super::options::Publish;
 use crate::bytes;
-use crate::packet::publish::{DUP, Outgoing, header_len};
-use crate::packet::writer::Writer;
+use crate::packet::publish::{DUP, Outgoing};
+use crate::packet::writer::{Writer, copy};
 use crate::packet::{PacketId, QoS};
 
 /// Room to keep track of one outgoing message.
@@ -92,10 +92,6 @@ impl Slot {
     fn is_live(&self) -> bool {
         self.stage != Stage::Free
     }
-
-    fn packet_id(&self) -> Option<PacketId> {
-        PacketId::new(self.id)
-    }
 }
 
 impl Default for Slot {
@@ -131,10 +127,10 @@ pub(crate) struct State {
     next_publish: usize,
     /// Bytes of `tx` from here on are free.
     tail: usize,
-    /// Slots that have something to report.
-    notices: usize,
-    /// Slots that wait for a mark.
-    unmarked: usize,
+    /// Some slot may have something to report.
+    has_notice: bool,
+    /// Some slot may wait for a mark.
+    has_mark: bool,
 }
 
 /// How a message is admitted: where it stands and under which identifier.
@@ -142,6 +138,13 @@ pub(crate) struct Admission {
     pub id: Option<PacketId>,
     pub replaces: Replace,
     pub wants_mark: bool,
+}
+
+/// Whether the server still has the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    MayRemember,
+    HasForgotten,
 }
 
 /// What to copy next of the PUBLISH that is being sent.
@@ -155,26 +158,31 @@ pub(crate) enum Piece {
 impl<'s> Outbound<'s> {
     pub fn new(slots: &'s mut [Slot], tx: &'s mut [u8]) -> Self {
         for slot in slots.iter_mut() {
-            *slot = Slot::FREE;
+            slot.stage = Stage::Free;
         }
         Self { slots, tx, at: State::new() }
     }
 
     // Requests of the application
 
-    /// Checks that a PUBLISH with `remaining` bytes after its header, `stored` of them kept here, can be admitted; makes room if it can be made.
+    /// Makes room for one message that takes `stored` bytes.
     pub fn make_room(&mut self, stored: usize) -> Result<(), NoRoom> {
-        if stored > self.tx.len() || self.slots.is_empty() {
+        if stored > self.tx.len() {
             return Err(NoRoom::Ever);
         }
+        self.drop_free_front();
         if self.at.end >= self.slots.len() {
             self.close_up_slots();
         }
-        if stored > self.tx.len().wrapping_sub(self.at.tail) {
+        if stored > self.room() {
             self.close_up_bytes();
         }
-        let fits = stored <= self.tx.len().wrapping_sub(self.at.tail);
-        if fits && self.at.end < self.slots.len() { Ok(()) } else { Err(NoRoom::Now) }
+        if stored > self.room() || self.at.end >= self.slots.len() { Err(NoRoom::Now) } else { Ok(()) }
+    }
+
+    /// Bytes of `tx` behind the last message.
+    fn room(&self) -> usize {
+        self.tx.len().wrapping_sub(self.at.tail)
     }
 
     /// As [`make_room`](Self::make_room), pushing out messages where `policy` allows. Gives the identifier that the
@@ -197,8 +205,9 @@ impl<'s> Outbound<'s> {
         let mut victims = 0_usize;
         for index in self.at.first..self.at.end {
             if let (true, Some(slot)) = (self.is_victim(index, policy, topic, sending), self.slots.get(index)) {
-                let counts = victims == 0 || policy == Replace::Oldest;
-                gained = gained.wrapping_add(if counts { slot.len } else { 0 });
+                if victims == 0 || policy == Replace::Oldest {
+                    gained = gained.wrapping_add(slot.len);
+                }
                 victims = victims.wrapping_add(1);
             }
         }
@@ -206,13 +215,13 @@ impl<'s> Outbound<'s> {
             return self.make_room(stored).map(|()| None);
         }
         self.close_up_bytes();
-        if stored > self.tx.len().wrapping_sub(self.at.tail).wrapping_add(gained) {
+        if stored > self.room().wrapping_add(gained) {
             return Err(NoRoom::Now);
         }
         // The first hands its identifier on, and its slot.
-        let handed_on = self.push_out(policy, topic, Keep::HandOn, sending);
+        let handed_on = self.push_out(policy, topic, Stage::Free, sending);
         while self.make_room(stored).is_err() {
-            if self.push_out(policy, topic, Keep::Report, sending).is_none() {
+            if self.push_out(policy, topic, Stage::Replaced, sending).is_none() {
                 break;
             }
         }
@@ -220,60 +229,58 @@ impl<'s> Outbound<'s> {
     }
 
     /// Bytes of `tx` that a message takes: its packet, or its head and where its payload is.
-    pub fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<(usize, usize)> {
-        let remaining = outgoing.remaining()?;
-        let packet = header_len(remaining).wrapping_add(remaining);
+    pub fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<usize> {
+        let packet = outgoing.packet_len()?;
         match external {
-            None => Some((remaining, packet)),
-            Some(_) => Some((remaining, packet.wrapping_sub(outgoing.payload_len).wrapping_add(EXTERNAL_LEN))),
+            None => Some(packet),
+            Some(_) => Some(packet.wrapping_sub(outgoing.payload_len).wrapping_add(EXTERNAL_LEN)),
         }
     }
 
     /// Takes a message for which [`make_room`](Self::make_room) has just found room.
-    pub fn admit(&mut self, publish: &Publish<'_>, admission: &Admission, external: Option<External>) {
-        let payload_len = external.map_or(publish.payload.len(), |payload| to_usize(payload.len));
-        let outgoing = Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len };
-        let remaining = outgoing.remaining().unwrap_or_default();
-        let id = admission.id.map_or(0, PacketId::get);
+    pub fn admit(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        payload: &[u8],
+        admission: &Admission,
+        external: Option<External>,
+    ) {
         let at = self.at.tail;
         let mut writer = Writer::new(0, self.tx.get_mut(at..).unwrap_or_default());
-        outgoing.write_head(id, remaining, &mut writer);
+        let id = admission.id.map_or(0, PacketId::get);
+        outgoing.write_head(id, &mut writer);
         match external {
-            None => writer.put(publish.payload),
+            None => writer.put(payload),
             Some(payload) => {
                 writer.put(&payload.key.to_be_bytes());
                 writer.put(&payload.len.to_be_bytes());
             }
         }
         let len = writer.written();
-        self.at.tail = at.wrapping_add(len);
+        let Some(slot) = self.slots.get_mut(self.at.end) else { return };
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
-        if let Some(slot) = self.slots.get_mut(self.at.end) {
-            let (qos, replaces) = (publish.qos, admission.replaces);
-            *slot = Slot { at, len, id, qos, stage, replaces, is_external: external.is_some() };
-            self.at.end = self.at.end.wrapping_add(1);
-            if admission.wants_mark {
-                self.at.unmarked = self.at.unmarked.wrapping_add(1);
-            }
-        }
+        let (qos, replaces) = (outgoing.qos, admission.replaces);
+        *slot = Slot { at, len, id, qos, stage, replaces, is_external: external.is_some() };
+        self.at.end = self.at.end.wrapping_add(1);
+        self.at.tail = at.wrapping_add(len);
+        self.at.has_mark |= admission.wants_mark;
     }
 
     /// Takes back a released message after a restart, behind the released ones that are there.
     pub fn admit_released(&mut self, id: PacketId) -> Result<(), NoRoom> {
         self.make_room(0)?;
-        let (end, released) = (self.at.end, self.at.released);
-        if let Some(slot) = self.slots.get_mut(end) {
-            *slot = Slot { id: id.get(), qos: QoS::ExactlyOnce, stage: Stage::Release, ..Slot::FREE };
-            self.at.end = end.wrapping_add(1);
-            self.move_down(released, end);
-        }
+        let end = self.at.end;
+        let Some(slot) = self.slots.get_mut(end) else { return Err(NoRoom::Now) };
+        *slot = Slot { id: id.get(), qos: QoS::ExactlyOnce, stage: Stage::Release, ..Slot::FREE };
+        self.at.end = end.wrapping_add(1);
+        self.move_down(end);
         Ok(())
     }
 
     /// Marks a restored message as one that may have been sent before [MQTT-3.3.1-1].
     pub fn set_dup_on_last(&mut self) {
-        if let Some(slot) = self.at.end.checked_sub(1).and_then(|last| self.slots.get(last)) {
-            set_dup(self.tx, slot.at);
+        if let Some(slot) = self.slots.get(self.at.end.wrapping_sub(1)) {
+            set_dup(self.tx, slot.at, DUP);
         }
     }
 
@@ -286,24 +293,14 @@ impl<'s> Outbound<'s> {
     }
 
     /// Pushes out a waiting message for a new one with the same policy and gives its identifier, which is handed on
-    /// to the new message or reported as replaced.
-    fn push_out(&mut self, policy: Replace, topic: &str, keep: Keep, sending: bool) -> Option<PacketId> {
+    /// to the new message (`then` is `Free`) or reported as replaced.
+    fn push_out(&mut self, policy: Replace, topic: &str, then: Stage, sending: bool) -> Option<PacketId> {
         let index = (self.at.first..self.at.end).find(|index| self.is_victim(*index, policy, topic, sending))?;
         let slot = self.slots.get_mut(index)?;
-        let id = slot.packet_id()?;
-        if slot.stage == Stage::Unstored {
-            self.at.unmarked = self.at.unmarked.wrapping_sub(1);
-        }
         slot.len = 0;
-        match keep {
-            Keep::HandOn => slot.stage = Stage::Free,
-            Keep::Report => {
-                slot.stage = Stage::Replaced;
-                self.at.notices = self.at.notices.wrapping_add(1);
-            }
-        }
-        self.drop_free_front();
-        Some(id)
+        slot.stage = then;
+        self.at.has_notice = true;
+        PacketId::new(slot.id)
     }
 
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
@@ -315,9 +312,6 @@ impl<'s> Outbound<'s> {
             return false;
         }
         let is_stored = slot.stage != Stage::Unstored;
-        if !is_stored {
-            self.at.unmarked = self.at.unmarked.wrapping_sub(1);
-        }
         self.end(index, is_stored && wants_mark);
         true
     }
@@ -348,79 +342,72 @@ impl<'s> Outbound<'s> {
     pub fn on_pubrec(&mut self, id: PacketId, wants_mark: bool) -> Answer {
         let Some(index) = self.find(id) else { return Answer::Unknown };
         let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
-        match (slot.qos, slot.stage) {
-            (QoS::ExactlyOnce, Stage::Sent) => {
+        if slot.qos != QoS::ExactlyOnce {
+            return Answer::Ignored;
+        }
+        match slot.stage {
+            Stage::Sent => {
                 slot.len = 0;
                 slot.stage = if wants_mark { Stage::Unmarked } else { Stage::Release };
-                if wants_mark {
-                    self.at.unmarked = self.at.unmarked.wrapping_add(1);
-                }
-                self.move_down(self.at.released, index);
+                self.at.has_mark |= wants_mark;
+                self.move_down(index);
                 Answer::Taken
             }
-            (QoS::ExactlyOnce, Stage::Released) => {
+            Stage::Released => {
                 slot.stage = Stage::Release; // each PUBREC is answered
                 self.at.next_release = self.at.next_release.min(index);
                 Answer::Taken
             }
-            (QoS::ExactlyOnce, Stage::Unmarked | Stage::Release) => Answer::Taken,
-            (QoS::ExactlyOnce, Stage::Ended | Stage::Forgotten) => Answer::Unknown,
-            _ => Answer::Ignored,
+            Stage::Unmarked | Stage::Release => Answer::Taken,
+            Stage::Ended | Stage::Forgotten => Answer::Unknown,
+            Stage::Free | Stage::Unstored | Stage::Queued | Stage::Replaced => Answer::Ignored,
         }
     }
 
     // The connection
 
-    /// The stream is gone: what has left may not have arrived. The only path that sends anything again
-    /// [MQTT-4.4.0-1].
-    pub fn rewind(&mut self) {
-        for slot in self.slots.get_mut(self.at.first..self.at.end).unwrap_or_default() {
-            match (slot.stage, slot.qos) {
-                (Stage::Queued, QoS::AtMostOnce) => slot.stage = Stage::Free, // [MQTT-4.3.1-1]
-                (Stage::Sent, _) => {
-                    slot.stage = Stage::Queued;
-                    set_dup(self.tx, slot.at); // [MQTT-3.3.1-1]
+    /// What has left may not have arrived: it is to leave again, the only path that sends anything twice
+    /// [MQTT-4.4.0-1]. When the server has forgotten the session, what it had not taken goes out as new, and what it
+    /// had taken is reported.
+    pub fn rewind(&mut self, server: Server) {
+        for slot in self.slots.iter_mut() {
+            slot.stage = match slot.stage {
+                Stage::Queued if slot.qos == QoS::AtMostOnce => Stage::Free, // [MQTT-4.3.1-1]
+                Stage::Sent => {
+                    set_dup(self.tx, slot.at, DUP); // [MQTT-3.3.1-1]
+                    Stage::Queued
                 }
-                (Stage::Released, _) => slot.stage = Stage::Release,
-                _ => {}
-            }
+                Stage::Queued | Stage::Unstored if server == Server::HasForgotten => {
+                    set_dup(self.tx, slot.at, 0); // [MQTT-3.1.2-6]
+                    slot.stage
+                }
+                Stage::Unmarked | Stage::Release if server == Server::HasForgotten => Stage::Forgotten,
+                Stage::Released => Stage::Release,
+                stage => stage,
+            };
         }
-        self.at.next_release = self.at.first;
-        self.at.next_publish = self.at.first;
-        self.drop_free_front();
+        self.at.next_release = 0;
+        self.at.next_publish = 0;
+        self.at.has_notice = true;
     }
 
-    /// The server has no session: what it had not taken goes out as new, what it had taken is forgotten.
-    pub fn on_session_lost(&mut self) {
-        for slot in self.slots.get_mut(self.at.first..self.at.end).unwrap_or_default() {
-            match slot.stage {
-                Stage::Queued | Stage::Unstored => clear_dup(self.tx, slot.at), // [MQTT-3.1.2-6]
-                Stage::Unmarked | Stage::Release | Stage::Released => {
-                    if slot.stage == Stage::Unmarked {
-                        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
-                    }
-                    slot.stage = Stage::Forgotten;
-                    self.at.notices = self.at.notices.wrapping_add(1);
-                }
-                Stage::Free | Stage::Sent | Stage::Forgotten | Stage::Replaced | Stage::Ended => {}
-            }
-        }
-    }
-
-    /// A message to report: its identifier, and whether it was forgotten rather than replaced.
+    /// A message to report: its identifier, and why.
     pub fn next_notice(&mut self, wants_mark: bool) -> Option<(PacketId, Notice)> {
-        if self.at.notices == 0 {
+        if !self.at.has_notice {
             return None;
         }
-        let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
-        let index = live.iter().position(|slot| matches!(slot.stage, Stage::Forgotten | Stage::Replaced))?;
-        let index = self.at.first.wrapping_add(index);
-        let slot = self.slots.get(index)?;
-        let notice = if slot.stage == Stage::Forgotten { Notice::Forgotten } else { Notice::Replaced };
-        let id = slot.packet_id()?;
-        self.at.notices = self.at.notices.wrapping_sub(1);
-        self.end(index, wants_mark);
-        Some((id, notice))
+        for (index, slot) in (0_usize..).zip(self.slots.iter()) {
+            let notice = match slot.stage {
+                Stage::Forgotten => Notice::Forgotten,
+                Stage::Replaced => Notice::Replaced,
+                _ => continue,
+            };
+            let id = PacketId::new(slot.id)?;
+            self.end(index, wants_mark);
+            return Some((id, notice));
+        }
+        self.at.has_notice = false;
+        None
     }
 
     // What leaves
@@ -429,15 +416,13 @@ impl<'s> Outbound<'s> {
     pub fn next_release(&mut self) -> Option<PacketId> {
         while self.at.next_release < self.at.released {
             let slot = self.slots.get_mut(self.at.next_release)?;
-            match slot.stage {
-                Stage::Unmarked => return None,
-                Stage::Release => {
-                    slot.stage = Stage::Released;
-                    let id = slot.packet_id();
-                    self.at.next_release = self.at.next_release.wrapping_add(1);
-                    return id;
-                }
-                _ => self.at.next_release = self.at.next_release.wrapping_add(1),
+            if slot.stage == Stage::Unmarked {
+                return None;
+            }
+            self.at.next_release = self.at.next_release.wrapping_add(1);
+            if slot.stage == Stage::Release {
+                slot.stage = Stage::Released;
+                return PacketId::new(slot.id);
             }
         }
         None
@@ -445,13 +430,10 @@ impl<'s> Outbound<'s> {
 
     /// Whether a PUBLISH is to leave; [`copy_publish`](Self::copy_publish) then copies it.
     pub fn has_publish(&mut self) -> bool {
-        while let Some(slot) = self.slots.get(self.at.next_publish) {
-            if self.at.next_publish >= self.at.end {
-                return false;
-            }
-            match slot.stage {
-                Stage::Queued => return true,
-                Stage::Unstored => return false,
+        while self.at.next_publish < self.at.end {
+            match self.slots.get(self.at.next_publish).map(|slot| slot.stage) {
+                Some(Stage::Queued) => return true,
+                Some(Stage::Unstored) => return false,
                 _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
             }
         }
@@ -462,98 +444,88 @@ impl<'s> Outbound<'s> {
     pub fn copy_publish(&self, sent: usize, out: &mut [u8]) -> Piece {
         let Some(slot) = self.slots.get(self.at.next_publish) else { return Piece::Bytes { copied: 0, total: 0 } };
         let stored = self.stored(slot);
-        if slot.is_external {
-            let (head, rest) =
-                stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
-            let payload = read_external(rest);
-            if sent >= head.len() {
-                return Piece::External { payload, offset: sent.wrapping_sub(head.len()) };
-            }
-            let total = head.len().wrapping_add(to_usize(payload.len));
-            return Piece::Bytes { copied: copy_from(head, sent, out), total };
+        if cfg!(feature = "large") && slot.is_external {
+            return copy_external(stored, sent, out);
         }
-        Piece::Bytes { copied: copy_from(stored, sent, out), total: stored.len() }
+        Piece::Bytes { copied: copy(out, stored.get(sent..).unwrap_or_default()), total: stored.len() }
     }
 
     /// The PUBLISH that was being sent has left whole.
     pub fn publish_sent(&mut self) {
         let Some(slot) = self.slots.get_mut(self.at.next_publish) else { return };
-        if slot.qos == QoS::AtMostOnce {
-            slot.stage = Stage::Free;
-        } else {
-            slot.stage = Stage::Sent;
-        }
+        slot.stage = if slot.qos == QoS::AtMostOnce { Stage::Free } else { Stage::Sent };
         self.at.next_publish = self.at.next_publish.wrapping_add(1);
-        self.drop_free_front();
     }
 
     // Marks
 
-    pub fn next_mark(&self) -> Option<Mark> {
-        if self.at.unmarked == 0 {
+    pub fn next_mark(&mut self) -> Option<Mark> {
+        if !self.at.has_mark {
             return None;
         }
-        let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
-        live.iter().find_map(|slot| {
+        for slot in self.slots.iter() {
             let stage = match slot.stage {
                 Stage::Unstored => MarkStage::Accepted,
                 Stage::Unmarked => MarkStage::Released,
                 Stage::Ended => MarkStage::Done,
-                _ => return None,
+                _ => continue,
             };
-            Some(Mark { id: slot.packet_id()?, stage })
-        })
+            return Some(Mark { id: PacketId::new(slot.id)?, stage });
+        }
+        self.at.has_mark = false;
+        None
     }
 
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
-        let live = self.slots.get_mut(self.at.first..self.at.end).unwrap_or_default();
-        let Some(slot) = live.iter_mut().find(|slot| slot.id == mark.id.get() && slot.is_live()) else { return };
+        let Some(index) = self.find(mark.id) else { return };
+        let Some(slot) = self.slots.get_mut(index) else { return };
         slot.stage = match (mark.stage, slot.stage) {
             (MarkStage::Accepted, Stage::Unstored) => Stage::Queued,
             (MarkStage::Released, Stage::Unmarked) => Stage::Release,
             (MarkStage::Done, Stage::Ended) => Stage::Free,
-            _ => return,
+            (_, stage) => stage,
         };
-        self.at.unmarked = self.at.unmarked.wrapping_sub(1);
-        self.drop_free_front();
     }
 
     // Questions
 
     /// Messages that are not over: what `publish` accepted and no acknowledgement has ended.
     pub fn open_count(&self) -> usize {
-        let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
-        let open = live.iter().filter(|slot| !matches!(slot.stage, Stage::Free | Stage::Ended));
-        open.fold(0, |count: usize, _| count.wrapping_add(1))
+        let is_open = |slot: &&Slot| !matches!(slot.stage, Stage::Free | Stage::Ended);
+        self.slots.iter().filter(is_open).fold(0, |count: usize, _| count.wrapping_add(1))
     }
 
     /// Marks the identifiers in use.
     pub fn mark_ids(&self, window: &mut Window) {
-        for slot in self.slots.get(self.at.first..self.at.end).unwrap_or_default() {
-            if slot.is_live() {
-                window.mark(slot.id);
-            }
+        for slot in self.slots.iter().filter(|slot| slot.is_live()) {
+            window.mark(slot.id);
         }
     }
 
     /// The identifiers in use.
     #[cfg(any(feature = "durable", feature = "verify"))]
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
-        let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
-        live.iter().filter(|slot| slot.is_live()).map(|slot| slot.id)
+        self.slots.iter().filter(|slot| slot.is_live()).map(|slot| slot.id)
     }
 
     // Helpers
 
-    fn find(&self, id: PacketId) -> Option<usize> {
-        let live = self.slots.get(self.at.first..self.at.end).unwrap_or_default();
-        let index = live.iter().position(|slot| slot.id == id.get() && slot.is_live())?;
-        Some(self.at.first.wrapping_add(index))
+    fn find(&mut self, id: PacketId) -> Option<usize> {
+        self.drop_free_front();
+        let mut index = self.at.first;
+        while index < self.at.end {
+            let slot = self.slots.get(index)?;
+            if slot.id == id.get() && slot.is_live() {
+                return Some(index);
+            }
+            index = index.wrapping_add(1);
+        }
+        None
     }
 
     fn stored(&self, slot: &Slot) -> &[u8] {
-        self.tx.get(slot.at..).and_then(|rest| rest.get(..slot.len)).unwrap_or_default()
+        self.tx.get(slot.at..slot.at.wrapping_add(slot.len)).unwrap_or_default()
     }
 
     /// Never sent on any connection: then the server cannot know of it.
@@ -563,9 +535,8 @@ impl<'s> Outbound<'s> {
     }
 
     fn topic_of(&self, slot: &Slot) -> &[u8] {
-        let mut rest = self.stored(slot);
         // Over the first byte and Remaining Length, whose last byte has its top bit clear.
-        rest = rest.get(1..).unwrap_or_default();
+        let mut rest = self.stored(slot).get(1..).unwrap_or_default();
         while let [byte, tail @ ..] = rest {
             rest = tail;
             if byte & 0x80 == 0 {
@@ -581,71 +552,67 @@ impl<'s> Outbound<'s> {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.len = 0;
             slot.stage = if wants_mark { Stage::Ended } else { Stage::Free };
-            if wants_mark {
-                self.at.unmarked = self.at.unmarked.wrapping_add(1);
-            }
+            self.at.has_mark |= wants_mark;
         }
-        self.drop_free_front();
     }
 
-    /// Moves the slot at `from` down to the end of the released ones, at `to`; those between move up by one.
-    fn move_down(&mut self, to: usize, from: usize) {
-        let to = to.max(self.at.first);
+    /// Moves the slot at `from` down behind the released ones; those between move up by one.
+    fn move_down(&mut self, from: usize) {
+        let to = self.at.released.max(self.at.first);
         let Some(mut carried) = self.slots.get(from).copied() else { return };
-        let span = self.slots.get_mut(to..=from).unwrap_or_default();
-        for slot in span {
+        for slot in self.slots.get_mut(to..from.wrapping_add(1)).unwrap_or_default() {
             core::mem::swap(slot, &mut carried);
         }
         self.at.next_release = self.at.next_release.min(to);
         self.at.released = to.wrapping_add(1);
-        // Slots below `from` have moved up by one; the one at the cursor stays the one at the cursor.
-        if self.at.next_publish < from && self.at.next_publish >= to {
-            self.at.next_publish = self.at.next_publish.wrapping_add(1);
-        }
     }
 
     fn drop_free_front(&mut self) {
         while self.at.first < self.at.end {
-            match self.slots.get(self.at.first) {
-                Some(slot) if !slot.is_live() => self.at.first = self.at.first.wrapping_add(1),
-                _ => break,
+            if self.slots.get(self.at.first).is_some_and(Slot::is_live) {
+                return;
             }
+            self.at.first = self.at.first.wrapping_add(1);
         }
-        if self.at.first == self.at.end {
-            let (notices, unmarked) = (self.at.notices, self.at.unmarked);
-            self.at = State { notices, unmarked, ..State::new() };
-        }
+        self.at.first = 0;
+        self.at.end = 0;
+        self.at.released = 0;
+        self.at.next_release = 0;
+        self.at.next_publish = 0;
+        self.at.tail = 0;
     }
 
     fn close_up_slots(&mut self) {
-        // A cursor moves to the number of live slots before it.
-        let released = self.live_before(self.at.released);
-        let next_release = self.live_before(self.at.next_release);
-        let next_publish = self.live_before(self.at.next_publish);
         let mut kept = 0_usize;
-        for index in self.at.first..self.at.end {
+        for index in 0..self.at.end {
             let Some(slot) = self.slots.get(index).copied() else { break };
-            if let (true, Some(place)) = (slot.is_live(), self.slots.get_mut(kept)) {
-                *place = slot;
-                kept = kept.wrapping_add(1);
+            if slot.is_live() {
+                if let Some(place) = self.slots.get_mut(kept) {
+                    *place = slot;
+                    kept = kept.wrapping_add(1);
+                }
+            } else {
+                // The slots above move down by one, and the cursors among them.
+                for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
+                    if *cursor > kept {
+                        *cursor = cursor.wrapping_sub(1);
+                    }
+                }
             }
         }
-        self.at = State { first: 0, end: kept, released, next_release, next_publish, ..self.at.clone() };
-    }
-
-    fn live_before(&self, cursor: usize) -> usize {
-        let before = self.slots.get(self.at.first..cursor.min(self.at.end)).unwrap_or_default();
-        before.iter().filter(|slot| slot.is_live()).fold(0, |count: usize, _| count.wrapping_add(1))
+        for slot in self.slots.get_mut(kept..).unwrap_or_default() {
+            slot.stage = Stage::Free;
+        }
+        self.at.first = 0;
+        self.at.end = kept;
     }
 
     fn close_up_bytes(&mut self) {
         let mut tail = 0_usize;
-        for slot in self.slots.get_mut(self.at.first..self.at.end).unwrap_or_default() {
-            if slot.len > 0 {
-                bytes::slide(self.tx, tail, slot.at, slot.len);
-                slot.at = tail;
-                tail = tail.wrapping_add(slot.len);
-            }
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_live()) {
+            bytes::slide(self.tx, tail, slot.at, slot.len);
+            slot.at = tail;
+            tail = tail.wrapping_add(slot.len);
         }
         self.at.tail = tail;
     }
@@ -657,11 +624,15 @@ impl<'s> Outbound<'s> {
     pub fn into_parts(mut self) -> (State, &'s mut [Slot], &'s mut [u8]) {
         self.close_up_slots();
         self.close_up_bytes();
+        self.drop_free_front();
         self.slots.get_mut(self.at.end..).unwrap_or_default().fill(Slot::FREE);
         self.tx.get_mut(self.at.tail..).unwrap_or_default().fill(0);
         for slot in self.slots.iter_mut().filter(|slot| slot.len == 0) {
             slot.at = 0;
         }
+        self.at.has_notice = self.slots.iter().any(|slot| matches!(slot.stage, Stage::Forgotten | Stage::Replaced));
+        self.at.has_mark =
+            self.slots.iter().any(|slot| matches!(slot.stage, Stage::Unstored | Stage::Unmarked | Stage::Ended));
         (self.at, self.slots, self.tx)
     }
 
@@ -671,12 +642,16 @@ impl<'s> Outbound<'s> {
 
     pub fn invariant(&self) -> Result<(), &'static str> {
         let live = self.slots.get(self.at.first..self.at.end).ok_or("slots in use lie outside the slots")?;
+        if self.slots.iter().filter(|slot| slot.is_live()).count() != live.iter().filter(|slot| slot.is_live()).count()
+        {
+            return Err("a live slot lies outside the slots in use");
+        }
         let mut floor = 0_usize;
         for slot in live.iter().filter(|slot| slot.len > 0) {
             if slot.at < floor {
                 return Err("messages lie in another order than their slots");
             }
-            floor = slot.at.wrapping_add(slot.len);
+            floor = slot.at.saturating_add(slot.len);
         }
         if floor > self.at.tail {
             return Err("a message lies in free memory");
@@ -695,22 +670,17 @@ impl<'s> Outbound<'s> {
             if matches!(slot.stage, Stage::Queued | Stage::Unstored | Stage::Sent) && index < self.at.released {
                 return Err("an unreleased message stands among the released ones");
             }
-        }
-        let notices = live.iter().filter(|slot| matches!(slot.stage, Stage::Forgotten | Stage::Replaced)).count();
-        let unmarked =
-            live.iter().filter(|slot| matches!(slot.stage, Stage::Unstored | Stage::Unmarked | Stage::Ended));
-        if notices != self.at.notices || unmarked.count() != self.at.unmarked {
-            return Err("notices or marks are miscounted");
+            let is_notice = matches!(slot.stage, Stage::Forgotten | Stage::Replaced);
+            if is_notice && !self.at.has_notice {
+                return Err("something to report would not be found");
+            }
+            let is_unmarked = matches!(slot.stage, Stage::Unstored | Stage::Unmarked | Stage::Ended);
+            if is_unmarked && !self.at.has_mark {
+                return Err("a mark that is waited for would not be found");
+            }
         }
         Ok(())
     }
-}
-
-/// What becomes of the identifier of a message that is pushed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    HandOn,
-    Report,
 }
 
 /// What is to be reported of a message.
@@ -732,33 +702,38 @@ pub(crate) enum Answer {
 
 impl State {
     pub const fn new() -> Self {
-        Self { first: 0, end: 0, released: 0, next_release: 0, next_publish: 0, tail: 0, notices: 0, unmarked: 0 }
+        Self {
+            first: 0,
+            end: 0,
+            released: 0,
+            next_release: 0,
+            next_publish: 0,
+            tail: 0,
+            has_notice: false,
+            has_mark: false,
+        }
     }
 }
 
-fn set_dup(tx: &mut [u8], at: usize) {
+/// Sets DUP in the packet at `at` to `dup`.
+fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
     if let Some(first) = tx.get_mut(at) {
-        *first |= DUP;
+        *first = *first & !DUP | dup;
     }
 }
 
-fn clear_dup(tx: &mut [u8], at: usize) {
-    if let Some(first) = tx.get_mut(at) {
-        *first &= !DUP;
+fn copy_external(stored: &[u8], sent: usize, out: &mut [u8]) -> Piece {
+    let (head, place) = stored.split_last_chunk().unwrap_or((stored, &[0; EXTERNAL_LEN]));
+    let [k0, k1, k2, k3, l0, l1, l2, l3] = *place;
+    let payload = External { key: u32::from_be_bytes([k0, k1, k2, k3]), len: u32::from_be_bytes([l0, l1, l2, l3]) };
+    if sent >= head.len() {
+        return Piece::External { payload, offset: sent.wrapping_sub(head.len()) };
     }
-}
-
-fn copy_from(stored: &[u8], sent: usize, out: &mut [u8]) -> usize {
-    crate::packet::writer::copy(out, stored.get(sent..).unwrap_or_default())
-}
-
-fn read_external(bytes: &[u8]) -> External {
-    let (key, len) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let len = len.first_chunk().copied().unwrap_or_default();
-    External { key: u32::from_be_bytes(*key), len: u32::from_be_bytes(len) }
+    let total = head.len().wrapping_add(to_usize(payload.len));
+    Piece::Bytes { copied: copy(out, head.get(sent..).unwrap_or_default()), total }
 }
 
 /// Lengths of 32 bits fit the address space of every target with 32 bits or more.
-fn to_usize(len: u32) -> usize {
+pub(crate) fn to_usize(len: u32) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }

@@ -8,6 +8,7 @@ use super::filters::{Filters, State as FiltersState};
 use super::ids::Ids;
 use super::inbound::{Inbound, State as InboundState};
 use super::keep_alive::KeepAlive;
+#[cfg(feature = "large")]
 use super::large::Large;
 use super::next::Sending;
 use super::options::Options;
@@ -24,9 +25,11 @@ pub struct Suspended {
     link: super::Link,
     fault: Option<super::Fault>,
     sending: Sending,
+    #[cfg(feature = "large")]
     large: Large,
     keep_alive: KeepAlive,
     ignored: u32,
+    #[cfg(feature = "large")]
     skipped: u32,
 }
 
@@ -45,9 +48,11 @@ impl<'s> Session<'s> {
             link: self.link,
             fault: self.fault,
             sending: self.sending,
+            #[cfg(feature = "large")]
             large: self.large,
             keep_alive: self.keep_alive,
             ignored: self.ignored,
+            #[cfg(feature = "large")]
             skipped: self.skipped,
         };
         (suspended, Memory { tx, slots, received, filters: filters_buf })
@@ -65,9 +70,11 @@ impl<'s> Session<'s> {
             link: suspended.link,
             fault: suspended.fault,
             sending: suspended.sending,
+            #[cfg(feature = "large")]
             large: suspended.large,
             keep_alive: suspended.keep_alive,
             ignored: suspended.ignored,
+            #[cfg(feature = "large")]
             skipped: suspended.skipped,
         }
     }
