@@ -36,7 +36,6 @@ const CORE_LINTS: &[&str] = &[
     "exhaustive_enums",
     "fn_params_excessive_bools",
     "too_many_arguments",
-    "large_stack_arrays",
     "large_types_passed_by_value",
     // C2, C5: control flow. The limits are in crates/dunlin-core/clippy.toml.
     "too_many_lines",

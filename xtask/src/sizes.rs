@@ -123,7 +123,7 @@ pub fn run() -> Result<()> {
 fn measure(target: &Target, variant: &Variant) -> Result<Figures> {
     let build = Build { package: "size-app", target, opt_level: "z", lto: "fat", features: variant.features };
     let library = build.run()?;
-    let path = link(target, &library)?;
+    let path = link(target, variant, &library)?;
     let image = Image::read(&path)?;
     let flash = image.section(".text") + image.section(".rodata") + image.section(".data");
     let support: u64 = image.functions().filter(|symbol| is_support(symbol)).map(|symbol| symbol.size).sum();
@@ -142,12 +142,18 @@ fn measure(target: &Target, variant: &Variant) -> Result<Figures> {
     })
 }
 
-fn link(target: &Target, library: &Path) -> Result<std::path::PathBuf> {
+fn link(target: &Target, variant: &Variant, library: &Path) -> Result<std::path::PathBuf> {
     let directory = scratch("size-app").join(target.triple);
     let outside = directory.join("outside.o");
     firmware::assemble(target, &root().join("xtask/src/outside.s"), &outside)?;
     let roots = ["application".to_owned(), "figure:session".to_owned()];
-    firmware::link_whole(target, &[library, &outside], &roots, &[], &directory.join("application.elf"))
+    firmware::link_whole(
+        target,
+        &[library, &outside],
+        &roots,
+        &[],
+        &directory.join(format!("{}.elf", variant.name.replace(' ', "-"))),
+    )
 }
 
 /// Needed by any program: not the client's doing.
