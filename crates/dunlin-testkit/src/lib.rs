@@ -7,12 +7,14 @@
 
 pub mod broker;
 pub mod flash;
+pub mod mosquitto;
 pub mod packet;
 pub mod referee;
 pub mod seed;
 pub mod wire;
 
 pub use broker::{Broker, LinkId, Persistence, Then};
+pub use mosquitto::Mosquitto;
 pub use packet::kinds::*;
 pub use packet::{Breach, Connect, Kind, Message, Packet, raw};
 pub use referee::{Referee, View};

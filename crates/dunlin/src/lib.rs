@@ -3,6 +3,11 @@
 
 pub use dunlin_core::*;
 
+pub mod blocking;
+#[cfg(feature = "std")]
+pub mod host;
 pub mod reconnect;
+#[cfg(feature = "std")]
+mod transport;
 #[cfg(feature = "std")]
 pub mod url;

@@ -1,0 +1,522 @@
+//! A client for programs with threads. Its socket is served by a thread of its own, so that keep alive, reconnection
+//! and delivery go on whatever the application does.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dunlin_core::{Publish, PublishError, QoS, Replace};
+use mio::{Events, Interest, Token};
+
+use super::wait::wait;
+use crate::host::pump::{Next, Pump, Turn};
+use crate::host::{Builder, Delivery, Error, Event, Granted, Host, Message, Outcome, Pending, Reason, Stats, Ticket};
+use crate::transport::tcp;
+use crate::url::{Address, Scheme};
+
+/// A client that connects, and connects again, by itself.
+///
+/// Handles are cheap to clone and can be used from any number of threads. Messages at QoS 1 and 2 are kept, also without
+/// a connection, until the server has taken them; what was subscribed to is subscribed to again when the server has
+/// lost the session.
+///
+/// ```no_run
+/// use dunlin::blocking::Client;
+/// use dunlin::{Publish, QoS};
+///
+/// let client = Client::connect("mqtt://localhost:1883", "ten-lines")?;
+/// client.subscribe("greet/+", QoS::AtLeastOnce)?;
+/// client.publish(&Publish::new("greet/world", b"hello").at_least_once())?;
+/// let message = client.next()?;
+/// println!("{}: {}", message.topic(), String::from_utf8_lossy(message.payload()));
+/// # Ok::<(), dunlin::blocking::Error>(())
+/// ```
+///
+/// # Waiting
+/// The thread of the socket never waits for the application, and no call of the application waits without an end but
+/// [`next`](Self::next) and [`next_event`](Self::next_event): publishing from the loop that receives is safe, also with
+/// all queues full.
+///
+/// # The end
+/// [`close`](Self::close), or dropping the last handle, says goodbye to the server. The client ends by itself when the
+/// server refuses it in a way that another attempt cannot heal; all calls then say why.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// Gone with the last handle.
+struct Shared {
+    host: Arc<Host>,
+}
+
+impl Client {
+    /// Connects to the server at `url`, with a clean session and otherwise the defaults of [`Builder`].
+    ///
+    /// # Errors
+    /// What is wrong with the URL, or why there is no connection. After the first connection the client reconnects by
+    /// itself.
+    pub fn connect(url: &str, client_id: &str) -> Result<Self, Error> {
+        Self::builder(url, client_id).connect()
+    }
+
+    /// All options of a client. [`Builder::connect`] or [`Builder::start`] makes it.
+    #[must_use]
+    pub fn builder(url: &str, client_id: &str) -> Builder {
+        Builder::new(url, client_id)
+    }
+
+    fn start(builder: Builder, must_connect: bool) -> Result<Self, Error> {
+        let (address, settings) = builder.finish()?;
+        if address.scheme() != Scheme::Mqtt {
+            return Err(Error::Unsupported(address.scheme()));
+        }
+        let host = Arc::new(Host::new(settings)?);
+        let system = |error| Error::System(Arc::new(error));
+        let poll = mio::Poll::new().map_err(system)?;
+        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(system)?;
+        let waker = Waker::from(Arc::new(WakePoll(waker)));
+        let socket = Socket { pump: Pump::new(host.clone(), must_connect), address, poll, waker };
+        thread::Builder::new().name("dunlin".to_owned()).spawn(move || socket.run()).map_err(system)?;
+        Ok(Self { shared: Arc::new(Shared { host }) })
+    }
+
+    // Publishing
+
+    /// Accepts a message for delivery, and waits for room if there is none, up to the
+    /// [`timeout`](Builder::timeout) of the client. Room appears when messages on their way are acknowledged.
+    ///
+    /// Does not wait for the server: [`Delivery::wait`] does.
+    ///
+    /// # Errors
+    /// [`PublishError::Offline`] for QoS 0 without a connection, at once; [`PublishError::Full`] when no room appeared
+    /// in time; others as they say. The message was not accepted then.
+    pub fn publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
+        self.publish_replacing(message, Replace::Nothing)
+    }
+
+    /// As [`publish`](Self::publish), without waiting for room.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn try_publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
+        match self.host().poll_publish(message, Replace::Nothing, &mut 0, None) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(PublishError::Full.into()),
+        }
+    }
+
+    /// As [`publish`](Self::publish); may push out messages at QoS 1 and 2 that were published with the same policy
+    /// and have not been sent yet. Those end as [`Outcome::Replaced`]. With [`Replace::SameTopic`], topic and payload
+    /// have at most 1 MiB.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_replacing(&self, message: &Publish<'_>, policy: Replace) -> Result<Delivery, Error> {
+        let mut ticket = Ticket::default();
+        let until = Instant::now() + self.host().settings.timeout;
+        let result = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
+        result.unwrap_or_else(|| {
+            self.host().leave_room(&mut ticket);
+            Err(PublishError::Full.into())
+        })
+    }
+
+    // Subscribing
+
+    /// Subscribes, and waits for the server's answer: the quality of service that it grants.
+    ///
+    /// # Errors
+    /// [`Error::SubscriptionRefused`]; [`Error::Timeout`] when no answer came in the [`timeout`](Builder::timeout) of
+    /// the client, for want of a connection perhaps. Then the request stays, and is answered later.
+    pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<QoS, Error> {
+        let granted = self.request_subscribe(&[(filter, qos)])?.wait(self.host().settings.timeout)?;
+        granted.first().copied().flatten().ok_or_else(|| Error::SubscriptionRefused(filter.to_owned()))
+    }
+
+    /// Subscribes to all of these filters with one packet, and does not wait.
+    ///
+    /// # Errors
+    /// What is wrong with the filters, or that there is no room for them.
+    pub fn request_subscribe(&self, filters: &[(&str, QoS)]) -> Result<Pending, Error> {
+        self.host().subscribe(filters)
+    }
+
+    /// Unsubscribes, and waits for the server's answer. Messages that are under way may still arrive.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn unsubscribe(&self, filter: &str) -> Result<(), Error> {
+        self.request_unsubscribe(&[filter])?.wait(self.host().settings.timeout).map(|_| ())
+    }
+
+    /// Unsubscribes from all of these filters with one packet, and does not wait.
+    ///
+    /// # Errors
+    /// As [`request_subscribe`](Self::request_subscribe).
+    pub fn request_unsubscribe(&self, filters: &[&str]) -> Result<Pending, Error> {
+        self.host().unsubscribe(filters)
+    }
+
+    // Receiving
+
+    /// Waits for the next message. Of several threads that wait, one gets it.
+    ///
+    /// A message at QoS 1 or 2 is acknowledged when it has reached the client's queue, unless acknowledgement is
+    /// [manual](Builder::manual_acks).
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: the client has ended, and all messages have been taken.
+    pub fn next(&self) -> Result<Message, Error> {
+        self.next_until(None).unwrap_or(Err(Error::Timeout))
+    }
+
+    /// As [`next`](Self::next), for so long: `None` when nothing came. With [`Duration::ZERO`] it does not wait.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_timeout(&self, time: Duration) -> Result<Option<Message>, Error> {
+        self.next_until(Some(Instant::now() + time)).transpose()
+    }
+
+    /// All messages, until the client ends.
+    pub fn messages(&self) -> impl Iterator<Item = Message> + '_ {
+        std::iter::from_fn(|| self.next().ok())
+    }
+
+    /// With [manual](Builder::manual_acks) acknowledgement: the message is handled. Acknowledgements leave in the order
+    /// in which their messages came, so one that is missing holds up those behind it.
+    ///
+    /// `false` when there is nothing to acknowledge (any more): the server sends such a message again.
+    #[must_use = "a message that could not be acknowledged comes again"]
+    pub fn acknowledge(&self, message: &Message) -> bool {
+        message.receipt().is_some_and(|receipt| self.host().acknowledge(receipt))
+    }
+
+    // The connection
+
+    /// Waits for what happens besides messages. Up to 1,024 events are kept for whoever asks.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: the client has ended, and all events have been taken.
+    pub fn next_event(&self) -> Result<Event, Error> {
+        self.next_event_until(None).unwrap_or(Err(Error::Timeout))
+    }
+
+    /// As [`next_event`](Self::next_event), for so long: `None` when nothing happened.
+    ///
+    /// # Errors
+    /// As [`next_event`](Self::next_event).
+    pub fn next_event_timeout(&self, time: Duration) -> Result<Option<Event>, Error> {
+        self.next_event_until(Some(Instant::now() + time)).transpose()
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.host().is_connected()
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or [`Error::Ended`]: there will be none.
+    pub fn wait_connected(&self, time: Duration) -> Result<(), Error> {
+        let mut ticket = Ticket::default();
+        let until = Some(Instant::now() + time);
+        let result = wait(until, |waker| self.host().poll_connected(&mut ticket, Some(waker)));
+        result.unwrap_or_else(|| {
+            self.host().leave_connected(&mut ticket);
+            Err(Error::Timeout)
+        })
+    }
+
+    /// Figures of this client.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.host().stats()
+    }
+
+    /// Ends the client: accepts nothing new, waits for what is on its way, at most for `limit`, then says goodbye to
+    /// the server. Received messages can still be taken.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`]: the limit was reached before everything had arrived. [`Error::Ended`]: the client had
+    /// ended for another reason.
+    pub fn close(&self, limit: Duration) -> Result<(), Error> {
+        self.host().close(limit);
+        let mut ticket = Ticket::default();
+        // The thread may be in a name resolver, which takes its time.
+        let until = Some(Instant::now() + limit + GOODBYE);
+        let result = wait(until, |waker| self.host().poll_ended(&mut ticket, Some(waker)));
+        result.unwrap_or(Err(Error::Timeout))
+    }
+
+    // Helpers
+
+    fn host(&self) -> &Arc<Host> {
+        &self.shared.host
+    }
+
+    fn next_until(&self, until: Option<Instant>) -> Option<Result<Message, Error>> {
+        let mut ticket = Ticket::default();
+        let message = wait(until, |waker| self.host().poll_message(&mut ticket, Some(waker)));
+        if message.is_none() {
+            self.host().leave_messages(&mut ticket);
+        }
+        message
+    }
+
+    fn next_event_until(&self, until: Option<Instant>) -> Option<Result<Event, Error>> {
+        let mut ticket = Ticket::default();
+        let event = wait(until, |waker| self.host().poll_event(&mut ticket, Some(waker)));
+        if event.is_none() {
+            self.host().leave_events(&mut ticket);
+        }
+        event
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("options", &self.host().settings).finish_non_exhaustive()
+    }
+}
+
+/// The last handle is gone: what is on its way has a moment left, then the server is told goodbye.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let linger = if self.host.is_connected() { self.host.settings.linger } else { Duration::ZERO };
+        self.host.close(linger);
+        let mut ticket = Ticket::default();
+        wait(Some(Instant::now() + linger + GOODBYE), |waker| self.host.poll_ended(&mut ticket, Some(waker)));
+    }
+}
+
+impl Builder {
+    /// Starts a blocking client and waits for its first connection, for one attempt.
+    ///
+    /// # Errors
+    /// What is wrong with the options, or why there is no connection; then nothing goes on in the background.
+    pub fn connect(self) -> Result<Client, Error> {
+        let client = Client::start(self, true)?;
+        let mut ticket = Ticket::default();
+        let connected = wait(None, |waker| client.host().poll_connected(&mut ticket, Some(waker)));
+        connected.unwrap_or(Ok(())).map(|()| client)
+    }
+
+    /// Starts a blocking client and does not wait: it connects in the background, as often as it takes.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn start(self) -> Result<Client, Error> {
+        Client::start(self, false)
+    }
+}
+
+impl Delivery {
+    /// Waits until the message is over.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]: not in this time; the message is still on its way. [`Error::Ended`]: the client ended before.
+    pub fn wait(&self, time: Duration) -> Result<Outcome, Error> {
+        let outcome = wait(Some(Instant::now() + time), |waker| self.poll(Some(waker)));
+        outcome.unwrap_or_else(|| {
+            self.leave();
+            Err(Error::Timeout)
+        })
+    }
+}
+
+impl Pending {
+    /// Waits for the server's answer: for each filter the quality of service that it grants, `None` where it refused;
+    /// empty for an unsubscription. The answer comes once.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]: not in this time; the request goes on. [`Error::Ended`]: the client ended before.
+    pub fn wait(&self, time: Duration) -> Result<Granted, Error> {
+        let granted = wait(Some(Instant::now() + time), |waker| self.poll(Some(waker)));
+        granted.unwrap_or_else(|| {
+            self.leave();
+            Err(Error::Timeout)
+        })
+    }
+}
+
+/// The thread of the socket.
+struct Socket {
+    pump: Pump,
+    address: Address,
+    poll: mio::Poll,
+    waker: Waker,
+}
+
+const WAKE: Token = Token(0);
+const STREAM: Token = Token(1);
+
+/// How long the thread may take to end after the limit of a close.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl Socket {
+    fn run(mut self) {
+        let _end = EndAnyway(self.pump.host().clone());
+        loop {
+            let timeout = self.pump.host().settings.connect_timeout;
+            let reason = match tcp::connect(self.address.host(), self.address.port(), timeout) {
+                Ok(stream) => self.serve(stream),
+                Err(error) => error.into(),
+            };
+            match self.pump.lost(reason) {
+                Next::End => return,
+                Next::Retry(delay) if self.pause(delay) => {}
+                Next::Retry(_) => {
+                    self.pump.host().end(Reason::Closed);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until the next attempt. `false`: the client is closed meanwhile.
+    fn pause(&mut self, delay: Duration) -> bool {
+        let until = Instant::now() + delay;
+        let mut events = Events::with_capacity(4);
+        loop {
+            if !self.pump.pause(&self.waker) {
+                return false;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            if self.poll.poll(&mut events, Some(left)).is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+                thread::sleep(left.min(Duration::from_millis(100)));
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: TcpStream) -> Reason {
+        match self.serve_stream(stream) {
+            Ok(reason) => reason,
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Serves one connection to its end.
+    fn serve_stream(&mut self, stream: TcpStream) -> std::io::Result<Reason> {
+        stream.set_nonblocking(true)?;
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        self.poll.registry().register(&mut stream, STREAM, Interest::READABLE | Interest::WRITABLE)?;
+        let mut events = Events::with_capacity(8);
+        let (mut can_read, mut can_write) = (true, true);
+        self.pump.open();
+        loop {
+            let turn = self.pump.turn();
+            let mut is_busy = false;
+            while can_write && !self.pump.output().is_empty() {
+                match stream.write(self.pump.output()) {
+                    Ok(0) => return Ok(Reason::ServerClosed),
+                    Ok(n) => self.pump.wrote(n),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => can_write = false,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+                is_busy = true;
+            }
+            let deadline = match turn {
+                Turn::Go { deadline } => deadline,
+                Turn::Close { reason, until } => {
+                    let is_written = self.pump.output().is_empty();
+                    if is_written && is_busy {
+                        continue;
+                    }
+                    if is_written || self.pump.host().now() >= until {
+                        if matches!(reason, Reason::Closed) {
+                            say_goodbye(&mut self.poll, &mut stream);
+                        }
+                        return Ok(reason);
+                    }
+                    Some(until)
+                }
+            };
+            if can_read && let space @ [_, ..] = self.pump.space() {
+                let room = space.len();
+                match stream.read(space) {
+                    Ok(0) => return Ok(Reason::ServerClosed),
+                    Ok(n) => {
+                        // Less than there was room for: everything was read. Where readiness comes by completion, only
+                        // an attempt that would block asks for more.
+                        can_read = n == room || cfg!(windows);
+                        self.pump.filled(n);
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => can_read = false,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+                is_busy = true;
+            }
+            if is_busy || !self.pump.park(&self.waker) {
+                continue;
+            }
+            let now = self.pump.host().now();
+            let left = deadline.map(|deadline| Duration::from_millis(deadline.millis_since(now)));
+            match self.poll.poll(&mut events, left) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.pump.unpark();
+            for event in events.iter().filter(|event| event.token() == STREAM) {
+                can_read |= event.is_readable() || event.is_read_closed() || event.is_error();
+                can_write |= event.is_writable() || event.is_write_closed() || event.is_error();
+            }
+        }
+    }
+}
+
+/// Closes a stream whose last bytes must arrive: if there were unread bytes, the system would reset the connection, and
+/// the server might never see the DISCONNECT. So it is read until the server closes it, for a moment.
+fn say_goodbye(poll: &mut mio::Poll, stream: &mut mio::net::TcpStream) {
+    let until = Instant::now() + GOODBYE / 2;
+    let mut events = Events::with_capacity(8);
+    let mut unread = [0; 4096];
+    let _ = stream.shutdown(Shutdown::Write);
+    loop {
+        match stream.read(&mut unread) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || poll.poll(&mut events, Some(left)).is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Should the thread panic, nobody is left waiting for it.
+struct EndAnyway(Arc<Host>);
+
+impl Drop for EndAnyway {
+    fn drop(&mut self) {
+        self.0.end(Reason::Closed);
+    }
+}
+
+struct WakePoll(mio::Waker);
+
+impl Wake for WakePoll {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // An error means that the poll is gone, and with it the thread.
+        let _ = self.0.wake();
+    }
+}

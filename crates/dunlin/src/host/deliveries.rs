@@ -1,0 +1,164 @@
+//! Which messages on their way out are not over, and who waits for them.
+//!
+//! One entry per message at QoS 1 and 2, found by its packet identifier. How the ordinary message ended is not noted
+//! anywhere: one that is not open and not among the odd ones was delivered. So a message that nobody waits for costs
+//! nothing after its end.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+use dunlin_core::{PacketId, Replace};
+use rustc_hash::FxHashMap;
+
+/// How a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The server has taken it. A message at QoS 0 counts as delivered at once, since nobody says more of it.
+    Delivered,
+    /// The server lost the session after it had taken the QoS 2 message and before it said so: whether it reached its
+    /// subscribers is unknown, and repeating it could double it.
+    Forgotten,
+    /// It was pushed out by a newer one before it was ever sent.
+    Replaced,
+}
+
+/// A message on its way out.
+struct Open {
+    number: u64,
+    load: Load,
+    /// Names its payload, if that is not in the session's memory.
+    key: Option<u32>,
+    waker: Option<Waker>,
+}
+
+/// What messages on their way out take: their count, bytes in the session's memory, and bytes in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub count: usize,
+    pub arena: usize,
+    pub bytes: usize,
+}
+
+impl Load {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            arena: self.arena + other.arena,
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self { count: self.count - other.count, arena: self.arena - other.arena, bytes: self.bytes - other.bytes }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Deliveries {
+    open: FxHashMap<PacketId, Open>,
+    /// Messages that any newer one of their kind may push out, in their order; some are over.
+    replaceable: VecDeque<(PacketId, u64)>,
+    /// Messages that ended otherwise than delivered, and in which order they did.
+    odd: FxHashMap<u64, Outcome>,
+    odd_order: VecDeque<u64>,
+    /// The newest message whose odd end has been dropped from there.
+    dropped: u64,
+    last: u64,
+    waiting: usize,
+    pub load: Load,
+}
+
+/// Odd ends that are remembered.
+const ODD: usize = 65_536;
+
+impl Deliveries {
+    /// A message was accepted under this identifier; gives its number.
+    pub fn add(&mut self, id: PacketId, load: Load, key: Option<u32>, replaces: Replace) -> u64 {
+        self.last += 1;
+        self.load = self.load.plus(load);
+        if replaces == Replace::Oldest {
+            if self.replaceable.len() > 2 * self.open.len() + 16 {
+                let open = &self.open;
+                self.replaceable.retain(|(id, number)| open.get(id).is_some_and(|open| open.number == *number));
+            }
+            self.replaceable.push_back((id, self.last));
+        }
+        self.open.insert(id, Open { number: self.last, load, key, waker: None });
+        self.last
+    }
+
+    /// A number for a message that is over at once.
+    pub fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// A message is over. Gives its number, the key of its payload, and who waits for it.
+    pub fn end(&mut self, id: PacketId, outcome: Outcome) -> Option<(u64, Option<u32>, Option<Waker>)> {
+        let open = self.open.remove(&id)?;
+        self.load = self.load.minus(open.load);
+        if outcome != Outcome::Delivered {
+            if self.odd_order.len() >= ODD
+                && let Some(number) = self.odd_order.pop_front()
+            {
+                self.odd.remove(&number);
+                self.dropped = self.dropped.max(number);
+            }
+            self.odd.insert(open.number, outcome);
+            self.odd_order.push_back(open.number);
+        }
+        self.waiting -= usize::from(open.waker.is_some());
+        Some((open.number, open.key, open.waker))
+    }
+
+    /// How the message ended, if it is over.
+    pub fn poll(&mut self, id: PacketId, number: u64, waker: Option<&Waker>) -> Poll<Outcome> {
+        if let Some(open) = self.open.get_mut(&id).filter(|open| open.number == number) {
+            if let Some(waker) = waker {
+                self.waiting += usize::from(open.waker.is_none());
+                open.waker = Some(waker.clone());
+            }
+            return Poll::Pending;
+        }
+        let odd = self.odd.get(&number).copied();
+        // Among 65,536 odd ends since then, its own may have been one.
+        let unknown = (number <= self.dropped).then_some(Outcome::Forgotten);
+        Poll::Ready(odd.or(unknown).unwrap_or(Outcome::Delivered))
+    }
+
+    /// Nobody waits for the message any more.
+    pub fn leave(&mut self, id: PacketId, number: u64) {
+        if let Some(open) = self.open.get_mut(&id).filter(|open| open.number == number) {
+            self.waiting -= usize::from(open.waker.take().is_some());
+        }
+    }
+
+    /// The oldest message that may be pushed out; asked again, the next one.
+    pub fn next_replaceable(&mut self) -> Option<PacketId> {
+        while let Some((id, number)) = self.replaceable.pop_front() {
+            if self.open.get(&id).is_some_and(|open| open.number == number) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    pub fn is_open(&self, id: PacketId) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether somebody waits for a message.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting > 0
+    }
+
+    pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
+        self.waiting = 0;
+        self.open.values_mut().filter_map(|open| open.waker.take())
+    }
+}

@@ -1,0 +1,117 @@
+//! What can go wrong, one type per kind of decision.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use dunlin_core::{Fault, InvalidOptions, PublishError, SubscribeError};
+
+use crate::url::{InvalidUrl, Scheme};
+
+/// A request was not carried out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL names no server that could be reached.
+    Url(InvalidUrl),
+    /// This build cannot reach servers this way: a feature of the crate is off.
+    Unsupported(Scheme),
+    /// The options cannot be expressed in MQTT.
+    Options(InvalidOptions),
+    /// The message was not accepted. [`Full`](PublishError::Full): no room became free in the time that
+    /// [`timeout`](super::Builder::timeout) gives.
+    Publish(PublishError),
+    /// The request was not accepted.
+    Subscribe(SubscribeError),
+    /// The server answered, and refused this filter.
+    SubscriptionRefused(String),
+    /// No answer in the time given. What was asked for goes on; only the wait is over.
+    Timeout,
+    /// The client has ended and will not connect again, for this reason.
+    Ended(Reason),
+    /// The close came to its time limit with so many messages or requests unfinished. Those at QoS 1 and 2 are lost.
+    Unfinished(usize),
+    /// The system refused a thread or a poll.
+    System(Arc<io::Error>),
+}
+
+/// Why a connection ended, or was not made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The session ended it: see [`Fault`].
+    Fault(Fault),
+    /// The server closed it.
+    ServerClosed,
+    /// The stream failed, or could not be opened.
+    Io(Arc<io::Error>),
+    /// This side closed it.
+    Closed,
+}
+
+impl Reason {
+    /// Whether another attempt may go better.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        match self {
+            Self::Fault(fault) => fault.may_heal(),
+            Self::ServerClosed | Self::Io(_) => true,
+            Self::Closed => false,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => fault.fmt(f),
+            Self::ServerClosed => f.write_str("the server closed the connection"),
+            Self::Io(error) => error.fmt(f),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(error) => error.fmt(f),
+            Self::Unsupported(scheme) => write!(f, "this build does not support {}://", scheme.name()),
+            Self::Options(option) => Fault::Options(*option).fmt(f),
+            Self::Publish(error) => error.fmt(f),
+            Self::Subscribe(error) => error.fmt(f),
+            Self::SubscriptionRefused(filter) => write!(f, "the server refused the subscription to {filter}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Ended(reason) => reason.fmt(f),
+            Self::Unfinished(count) => write!(f, "closed with {count} messages or requests unfinished"),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+impl std::error::Error for Reason {}
+
+impl From<InvalidUrl> for Error {
+    fn from(error: InvalidUrl) -> Self {
+        Self::Url(error)
+    }
+}
+
+impl From<PublishError> for Error {
+    fn from(error: PublishError) -> Self {
+        Self::Publish(error)
+    }
+}
+
+impl From<SubscribeError> for Error {
+    fn from(error: SubscribeError) -> Self {
+        Self::Subscribe(error)
+    }
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}

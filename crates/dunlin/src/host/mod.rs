@@ -1,0 +1,676 @@
+//! A client on a host, without its threads, sockets and executors: what the blocking and the asynchronous client
+//! share.
+//!
+//! [`Host`] is what the handles of a client share: an owned session in a mutex, who waits for what, and the queue of
+//! received messages. Requests lock, change the session, unlock, and wake the driver if it sleeps. [`Pump`](pump) is
+//! the driver's side: bytes in, bytes out, when to ask again, and whether to connect again. Neither waits: whatever
+//! may have to wait is a `poll_` function that takes a [`Waker`], and a blocking client makes one out of its thread.
+//!
+//! No call can wait for another one in a circle. The driver never waits for the application: when the queue of received
+//! messages is full it reads no more, unless somebody waits for an answer, which may stand behind messages in the
+//! stream. All other waits have a time limit or belong to a future that may be dropped.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use dunlin_core::memory::tx_len;
+use dunlin_core::{External, Filter, Instant, PacketId, Publish, PublishError, QoS, Receipt, Replace, SubscribeError};
+use rustc_hash::FxHashMap;
+
+mod builder;
+mod deliveries;
+mod error;
+mod owned;
+pub(crate) mod pump;
+mod received;
+mod requests;
+mod waiters;
+
+pub use builder::Builder;
+pub use deliveries::Outcome;
+pub use error::{Error, Reason};
+pub use received::{Event, Message};
+
+pub(crate) use builder::Settings;
+pub(crate) use requests::Granted;
+pub(crate) use waiters::Ticket;
+
+use deliveries::{Deliveries, Load};
+use owned::OwnedSession;
+use received::Inward;
+use requests::Requests;
+use waiters::Waiters;
+
+/// What all handles of a client and its driver share.
+pub(crate) struct Host {
+    pub settings: Arc<Settings>,
+    state: Mutex<State>,
+    /// Locked for moments only; where both are, `state` comes first.
+    inward: Mutex<Inward>,
+    zero: std::time::Instant,
+}
+
+struct State {
+    session: OwnedSession,
+    deliveries: Deliveries,
+    requests: Requests,
+    /// Payloads that are not in the session's memory.
+    payloads: FxHashMap<u32, Payload>,
+    last_key: u32,
+    /// What messages at QoS 0 take that have not left.
+    qos0: Load,
+    /// The sizes that `deliveries.load` and `qos0` may reach together.
+    limit: Load,
+    /// Publishers that wait for room.
+    room: Waiters,
+    /// Those who wait for a connection, or for the end.
+    phase: Waiters,
+    link: Link,
+    /// The driver sleeps.
+    parked: Option<Waker>,
+    /// The driver waits for the time of the next attempt.
+    paused: Option<Waker>,
+    /// Something has been asked for since the driver looked.
+    is_dirty: bool,
+    closing: Option<Closing>,
+    ended: Option<Reason>,
+    /// What could not be finished when the client ended.
+    unfinished: usize,
+    stats: Stats,
+    /// To be brought to the application when the driver looks next.
+    events: Vec<Event>,
+    /// To be woken when the driver looks next.
+    wakes: Vec<Waker>,
+}
+
+struct Payload {
+    bytes: Box<[u8]>,
+    /// At QoS 0: not needed any more when its last byte has been copied.
+    passes_by: bool,
+}
+
+/// What has become of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// There has been none.
+    Never,
+    Down,
+    Up(Instant),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    until: Instant,
+}
+
+/// Figures of a client since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages that `publish` accepted.
+    pub published: u64,
+    /// Messages at QoS 1 and 2 that the server has taken.
+    pub delivered: u64,
+    /// Messages that arrived.
+    pub received: u64,
+    /// Bytes written to the stream.
+    pub bytes_out: u64,
+    /// Bytes read from the stream.
+    pub bytes_in: u64,
+    /// Connections that the server accepted; all but the first are reconnects.
+    pub connections: u64,
+    /// Messages at QoS 1 and 2 on their way out now.
+    pub in_flight: usize,
+    /// Received messages that wait for the application now.
+    pub waiting: usize,
+    /// Acknowledgements that fitted nothing; see [`Session::ignored_count`](dunlin_core::Session::ignored_count).
+    pub ignored: u64,
+}
+
+/// A message on its way out. Dropping it loses nothing.
+///
+/// It can be waited for with [`wait`](Delivery::wait), or awaited with
+/// [`confirmed`](Delivery::confirmed) under any executor.
+#[must_use = "dropping it loses nothing, but says that nobody cares whether the message arrives: `let _ =` does that"]
+pub struct Delivery {
+    host: Arc<Host>,
+    /// `None` for QoS 0.
+    id: Option<PacketId>,
+    number: u64,
+}
+
+/// A request to subscribe or unsubscribe that is on its way.
+#[must_use = "dropping it loses only the answer: `let _ =` does that"]
+pub struct Pending {
+    host: Arc<Host>,
+    number: u64,
+    filters: Vec<String>,
+}
+
+/// Payloads up to this length are copied into the session's memory if there is room, longer ones have their own.
+const INLINE: usize = 16 * 1024;
+
+/// Bytes for where such a payload is.
+const EXTERNAL: usize = 8;
+
+/// At most so many bytes of the session's memory are used for messages on their way out. It has twice as much, so
+/// that it has to be tidied up only once in so many bytes.
+const ARENA: usize = 1 << 20;
+
+impl Host {
+    pub fn new(settings: Arc<Settings>) -> Result<Self, Error> {
+        let (count, bytes) = settings.queue;
+        let limit = Load { count, arena: bytes.min(ARENA), bytes };
+        let mut session = OwnedSession::with(settings.clone(), 2 * limit.arena, 2 * limit.count);
+        let mut requests = Requests::default();
+        // Some servers take no more than eight at a time.
+        for group in settings.subscriptions.chunks(8) {
+            let texts: Vec<_> = group.iter().map(|(text, qos)| (text.as_str(), *qos)).collect();
+            let (id, texts) = subscribe(&mut session, &texts)?;
+            let number = requests.add(id, texts);
+            requests.drop_token(number);
+        }
+        let state = State {
+            session,
+            deliveries: Deliveries::default(),
+            requests,
+            payloads: FxHashMap::default(),
+            last_key: 0,
+            qos0: Load::default(),
+            limit,
+            room: Waiters::default(),
+            phase: Waiters::default(),
+            link: Link::Never,
+            parked: None,
+            paused: None,
+            is_dirty: false,
+            closing: None,
+            ended: None,
+            unfinished: 0,
+            stats: Stats::default(),
+            events: Vec::new(),
+            wakes: Vec::new(),
+        };
+        let zero = std::time::Instant::now();
+        Ok(Self { settings, state: Mutex::new(state), inward: Mutex::default(), zero })
+    }
+
+    /// Time as the session counts it.
+    pub fn now(&self) -> Instant {
+        Instant::from_millis(u64::try_from(self.zero.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    // Publishing
+
+    /// Accepts a message as soon as there is room. Those who wait are served in the order in which they came. Without a
+    /// waker nobody waits, and no room is `Pending` at once.
+    pub fn poll_publish(
+        self: &Arc<Self>,
+        publish: &Publish<'_>,
+        replace: Replace,
+        ticket: &mut Ticket,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<Delivery, Error>> {
+        let mut state = self.state();
+        let result = match state.check(publish) {
+            // Nobody overtakes those who wait.
+            Ok(()) if !state.room.is_first(*ticket) => Err(PublishError::Full.into()),
+            Ok(()) => state.publish(publish, replace).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        if let (Err(Error::Publish(PublishError::Full)), Some(waker)) = (&result, waker) {
+            state.room.wait(ticket, waker);
+            let driver = self.if_starving(&mut state);
+            drop(state);
+            wake(driver);
+            return Poll::Pending;
+        }
+        let next = if state.room.leave(ticket) { state.room.first() } else { None };
+        let result = result.map(|(id, number)| Delivery { host: self.clone(), id, number });
+        let driver = if result.is_ok() { state.call_driver() } else { None };
+        drop(state);
+        wake(next);
+        wake(driver);
+        match result {
+            Err(Error::Publish(PublishError::Full)) => Poll::Pending,
+            result => Poll::Ready(result),
+        }
+    }
+
+    /// A wait for room is given up.
+    pub fn leave_room(&self, ticket: &mut Ticket) {
+        let mut state = self.state();
+        let next = if state.room.leave(ticket) { state.room.first() } else { None };
+        drop(state);
+        wake(next);
+    }
+
+    // Subscribing
+
+    pub fn subscribe(self: &Arc<Self>, filters: &[(&str, QoS)]) -> Result<Pending, Error> {
+        let mut state = self.state();
+        state.check_open()?;
+        let (id, filters) = subscribe(&mut state.session, filters)?;
+        let number = state.requests.add(id, filters.clone());
+        let driver = state.call_driver();
+        drop(state);
+        wake(driver);
+        Ok(Pending { host: self.clone(), number, filters })
+    }
+
+    pub fn unsubscribe(self: &Arc<Self>, filters: &[&str]) -> Result<Pending, Error> {
+        let mut state = self.state();
+        state.check_open()?;
+        let id = state.session.on(|session| session.unsubscribe(filters))?;
+        state.requests.forget(filters);
+        let number = state.requests.add(id, Vec::new());
+        let driver = state.call_driver();
+        drop(state);
+        wake(driver);
+        Ok(Pending { host: self.clone(), number, filters: Vec::new() })
+    }
+
+    // Receiving
+
+    /// The next message.
+    pub fn poll_message(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Message, Error>> {
+        let mut inward = self.inward();
+        let message = inward.next(ticket, waker);
+        let feeds = message.is_ready() && inward.feeds(self.settings.receive_queue);
+        drop(inward);
+        if feeds {
+            let driver = self.state().call_driver();
+            wake(driver);
+        }
+        message
+    }
+
+    /// What else happened.
+    pub fn poll_event(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Event, Error>> {
+        self.inward().next_event(ticket, waker)
+    }
+
+    /// A wait for a message is given up.
+    pub fn leave_messages(&self, ticket: &mut Ticket) {
+        let next = self.inward().leave(ticket);
+        wake(next);
+    }
+
+    /// A wait for an event is given up.
+    pub fn leave_events(&self, ticket: &mut Ticket) {
+        let next = self.inward().leave_events(ticket);
+        wake(next);
+    }
+
+    /// With manual acknowledgement: the message is handled.
+    pub fn acknowledge(&self, receipt: Receipt) -> bool {
+        let mut state = self.state();
+        let is_taken = state.session.on(|session| session.acknowledge(receipt));
+        let driver = if is_taken { state.call_driver() } else { None };
+        drop(state);
+        wake(driver);
+        is_taken
+    }
+
+    // The connection
+
+    /// Ready when there is a connection, or will never be.
+    pub fn poll_connected(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
+        let mut state = self.state();
+        let result = match (&state.ended, state.link) {
+            (Some(reason), _) => Err(Error::Ended(reason.clone())),
+            (None, Link::Up(_)) => Ok(()),
+            (None, Link::Never | Link::Down) => {
+                if let Some(waker) = waker {
+                    state.phase.wait(ticket, waker);
+                }
+                return Poll::Pending;
+            }
+        };
+        state.phase.leave(ticket);
+        Poll::Ready(result)
+    }
+
+    pub fn leave_connected(&self, ticket: &mut Ticket) {
+        self.state().phase.leave(ticket);
+    }
+
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state().link, Link::Up(_))
+    }
+
+    /// Asks the driver to end: nothing new is accepted, and after what is under way, or `limit`, DISCONNECT goes out.
+    pub fn close(&self, limit: Duration) {
+        let now = self.now();
+        let until = now.after_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let mut state = self.state();
+        let until = state.closing.map_or(until, |closing| closing.until.min(until));
+        state.closing = Some(Closing { until });
+        let driver = state.call_driver().or(state.paused.take());
+        let room: Vec<_> = state.room.take(usize::MAX).collect();
+        drop(state);
+        wake(driver);
+        wake(room);
+    }
+
+    /// Ready when the driver has ended: whether everything was finished.
+    pub fn poll_ended(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
+        let mut state = self.state();
+        match (&state.ended, waker) {
+            (Some(Reason::Closed), _) if state.unfinished > 0 => Poll::Ready(Err(Error::Unfinished(state.unfinished))),
+            (Some(Reason::Closed), _) => Poll::Ready(Ok(())),
+            (Some(reason), _) => Poll::Ready(Err(Error::Ended(reason.clone()))),
+            (None, None) => Poll::Pending,
+            (None, Some(waker)) => {
+                state.phase.wait(ticket, waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        let waiting = self.inward().waiting_count();
+        let state = self.state();
+        let ignored = state.session.ask(|session| u64::from(session.ignored_count()));
+        Stats { in_flight: state.deliveries.count(), waiting, ignored, ..state.stats }
+    }
+
+    // Helpers
+
+    /// A thread that panicked while it held the lock leaves the session whole: it validates before it changes.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inward(&self) -> MutexGuard<'_, Inward> {
+        self.inward.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody begins to wait for an answer: a driver that has stopped reading has to go on.
+    fn if_starving(&self, state: &mut State) -> Option<Waker> {
+        if self.inward().is_starving() { state.call_driver() } else { None }
+    }
+}
+
+impl State {
+    fn check_open(&self) -> Result<(), Error> {
+        match (&self.ended, self.closing) {
+            (Some(reason), _) => Err(Error::Ended(reason.clone())),
+            (None, Some(_)) => Err(Error::Ended(Reason::Closed)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Notes that the driver has something to do; gives what wakes it if it sleeps.
+    fn call_driver(&mut self) -> Option<Waker> {
+        self.is_dirty = true;
+        self.parked.take()
+    }
+
+    /// Whether somebody waits for what only the server can answer.
+    fn is_waited_for(&self) -> bool {
+        !self.room.is_empty() || self.deliveries.is_waited_for() || self.requests.is_waited_for()
+    }
+
+    fn load(&self) -> Load {
+        self.deliveries.load.plus(self.qos0)
+    }
+
+    /// Whether the message could be accepted if there were room.
+    fn check(&self, publish: &Publish<'_>) -> Result<(), Error> {
+        self.check_open()?;
+        if !dunlin_core::topic::is_name(publish.topic()) {
+            return Err(PublishError::InvalidTopic.into());
+        }
+        let is_connected = self.session.ask(|session| session.is_connected());
+        let needs_link = publish.qos() == QoS::AtMostOnce;
+        if needs_link && !is_connected { Err(PublishError::Offline.into()) } else { Ok(()) }
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
+        let result = match (replace, publish.qos()) {
+            (Replace::Nothing, _) | (_, QoS::AtMostOnce) => self.admit(publish, Replace::Nothing),
+            (Replace::SameTopic, _) => self.replace_same_topic(publish),
+            (replace, _) => loop {
+                match self.admit(publish, replace) {
+                    Err(PublishError::Full) if self.push_out_oldest() => {}
+                    result => break result,
+                }
+            },
+        };
+        self.stats.published += u64::from(result.is_ok());
+        result
+    }
+
+    /// Accepts a message if the limits leave room.
+    fn admit(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
+        let (topic, payload) = (publish.topic().len(), publish.payload());
+        let bytes = tx_len(topic, payload.len());
+        let inline = Load { count: 1, arena: bytes, bytes };
+        let external = Load { arena: tx_len(topic, 0) + EXTERNAL, ..inline };
+        if external.arena > self.limit.arena || bytes > self.limit.bytes {
+            return Err(PublishError::TooLarge);
+        }
+        if payload.len() <= INLINE && self.fits(inline) {
+            let id = self.session.on(|session| session.publish(publish))?;
+            return Ok(self.note(id, inline, None, replace));
+        }
+        if payload.len() <= EXTERNAL || !self.fits(external) {
+            return Err(PublishError::Full);
+        }
+        let len = u32::try_from(payload.len()).map_err(|_| PublishError::TooLarge)?;
+        self.last_key = self.last_key.wrapping_add(1);
+        let key = self.last_key;
+        let id = self.session.on(|session| session.publish_external(publish, External { key, len }))?;
+        self.payloads.insert(key, Payload { bytes: payload.into(), passes_by: id.is_none() });
+        Ok(self.note(id, external, Some(key), replace))
+    }
+
+    /// Newest wins: the waiting message with the same topic goes, room or not.
+    fn replace_same_topic(&mut self, publish: &Publish<'_>) -> Result<Accepted, PublishError> {
+        let bytes = tx_len(publish.topic().len(), publish.payload().len());
+        let load = Load { count: 1, arena: bytes, bytes };
+        if bytes > self.limit.arena {
+            return Err(PublishError::TooLarge);
+        }
+        let id = self.session.on(|session| session.publish_replacing(publish, Replace::SameTopic))?;
+        if let Some(id) = id {
+            let has_replaced = self.deliveries.is_open(id);
+            self.end(id, Outcome::Replaced);
+            if !has_replaced && !self.fits(load) {
+                self.session.on(|session| session.withdraw(id));
+                return Err(PublishError::Full);
+            }
+        }
+        Ok(self.note(id, load, None, Replace::SameTopic))
+    }
+
+    /// Makes room at the cost of the oldest message that allows it and has never been sent.
+    fn push_out_oldest(&mut self) -> bool {
+        while let Some(id) = self.deliveries.next_replaceable() {
+            if self.session.on(|session| session.withdraw(id)) {
+                self.end(id, Outcome::Replaced);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn fits(&self, more: Load) -> bool {
+        let sum = self.load().plus(more);
+        sum.count <= self.limit.count && sum.arena <= self.limit.arena && sum.bytes <= self.limit.bytes
+    }
+
+    fn note(&mut self, id: Option<PacketId>, load: Load, key: Option<u32>, replace: Replace) -> Accepted {
+        match id {
+            Some(id) => (Some(id), self.deliveries.add(id, load, key, replace)),
+            None => {
+                self.qos0 = self.qos0.plus(load);
+                (None, self.deliveries.number())
+            }
+        }
+    }
+
+    /// A message at QoS 1 or 2 is over.
+    fn end(&mut self, id: PacketId, outcome: Outcome) {
+        let Some((number, key, waker)) = self.deliveries.end(id, outcome) else { return };
+        if let Some(key) = key {
+            self.payloads.remove(&key);
+        }
+        match outcome {
+            Outcome::Delivered => self.stats.delivered += 1,
+            Outcome::Forgotten => self.events.push(Event::Forgotten(number)),
+            Outcome::Replaced => self.events.push(Event::Replaced(number)),
+        }
+        self.wakes.extend(waker);
+    }
+
+    /// What was at QoS 0 and has not left is gone.
+    fn forget_qos0(&mut self) {
+        self.qos0 = Load::default();
+        self.payloads.retain(|_, payload| !payload.passes_by);
+    }
+
+    /// Messages and requests that are not over.
+    fn unfinished_count(&self) -> usize {
+        let is_idle = self.session.ask(|session| session.is_idle());
+        self.deliveries.count().max(usize::from(!is_idle))
+    }
+}
+
+impl Delivery {
+    /// The number of the message, rising in the order in which messages were accepted. Events name it.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How it ended; `None` while it is on its way.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.poll(None) {
+            Poll::Ready(Ok(outcome)) => Some(outcome),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
+
+    /// Resolves when the message is over, or will never be. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: the client ended before.
+    pub async fn confirmed(&self) -> Result<Outcome, Error> {
+        let _leave = Leave(self);
+        std::future::poll_fn(|cx| self.poll(Some(cx.waker()))).await
+    }
+
+    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Poll<Result<Outcome, Error>> {
+        let Some(id) = self.id else { return Poll::Ready(Ok(Outcome::Delivered)) };
+        let mut state = self.host.state();
+        match (state.deliveries.poll(id, self.number, waker), &state.ended) {
+            (Poll::Ready(outcome), _) => Poll::Ready(Ok(outcome)),
+            (Poll::Pending, Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
+            (Poll::Pending, None) => {
+                let driver = if waker.is_some() { self.host.if_starving(&mut state) } else { None };
+                drop(state);
+                wake(driver);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Delivery {
+    /// A wait is given up.
+    pub(crate) fn leave(&self) {
+        if let Some(id) = self.id {
+            self.host.state().deliveries.leave(id, self.number);
+        }
+    }
+}
+
+/// A wait for a delivery, which ends when it is dropped.
+struct Leave<'a>(&'a Delivery);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Pending {
+    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Poll<Result<Granted, Error>> {
+        let mut state = self.host.state();
+        match (state.requests.poll(self.number, waker), &state.ended) {
+            (Poll::Ready(granted), _) => Poll::Ready(Ok(granted)),
+            (Poll::Pending, Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
+            (Poll::Pending, None) => {
+                let driver = if waker.is_some() { self.host.if_starving(&mut state) } else { None };
+                drop(state);
+                wake(driver);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Resolves with what the server granted for each filter: the quality of service, or `None` where it refused. Empty
+    /// for an unsubscription. Dropping the future loses nothing; the answer comes once.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: the client ended before.
+    pub async fn answered(&self) -> Result<Vec<Option<QoS>>, Error> {
+        let _leave = LeaveAnswer(self);
+        std::future::poll_fn(|cx| self.poll(Some(cx.waker()))).await
+    }
+
+    /// A wait is given up.
+    pub(crate) fn leave(&self) {
+        self.host.state().requests.leave(self.number);
+    }
+}
+
+/// A wait for an answer, which ends when it is dropped.
+struct LeaveAnswer<'a>(&'a Pending);
+
+impl Drop for LeaveAnswer<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.host.state().requests.drop_token(self.number);
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("number", &self.number).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("filters", &self.filters).finish_non_exhaustive()
+    }
+}
+
+/// The identifier at QoS 1 and 2, and the number.
+type Accepted = (Option<PacketId>, u64);
+
+/// Checks and takes a subscription. Gives its identifier, and the filters.
+fn subscribe(session: &mut OwnedSession, filters: &[(&str, QoS)]) -> Result<(PacketId, Vec<String>), Error> {
+    let checked: Result<Vec<_>, _> = filters.iter().map(|(text, qos)| Filter::new(text, *qos)).collect();
+    let checked = checked.map_err(|_| SubscribeError::InvalidFilter)?;
+    let id = session.on(|session| session.subscribe(&checked))?;
+    Ok((id, filters.iter().map(|(text, _)| (*text).to_owned()).collect()))
+}
+
+/// Wakes whoever sleeps. Never to be called with a lock held.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}

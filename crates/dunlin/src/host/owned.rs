@@ -1,0 +1,179 @@
+//! A session and an inbox that own their memory.
+//!
+//! The core borrows its memory from whoever made it. On a host that is awkward: a session must move into a mutex and
+//! live as long as the client. `self_cell` ties value and memory together, and keeps the `unsafe` that this takes out
+//! of our code.
+
+use std::sync::Arc;
+
+use dunlin_core::{Event, Fault, Inbox, Instant, Memory, Ready, Received, Session, Slot};
+use self_cell::{MutBorrow, self_cell};
+
+use super::builder::Settings;
+
+/// Memory of a session.
+pub(crate) struct Owner {
+    settings: Arc<Settings>,
+    tx: Vec<u8>,
+    slots: Vec<Slot>,
+    received: Vec<Received>,
+    filters: Vec<u8>,
+}
+
+self_cell!(
+    pub(crate) struct OwnedSession {
+        owner: MutBorrow<Owner>,
+        #[not_covariant]
+        dependent: Session,
+    }
+);
+
+self_cell!(
+    struct Cell {
+        owner: MutBorrow<Vec<u8>>,
+        #[not_covariant]
+        dependent: Inbox,
+    }
+);
+
+impl OwnedSession {
+    /// A session without a connection; `tx` and `slots` are the sizes of its memory for outgoing messages.
+    pub fn with(settings: Arc<Settings>, tx: usize, slots: usize) -> Self {
+        let owner = Owner {
+            tx: vec![0; tx],
+            slots: vec![Slot::FREE; slots],
+            received: vec![Received::FREE; settings.receive_window + 1],
+            filters: vec![0; settings.filter_bytes],
+            settings,
+        };
+        Self::new(MutBorrow::new(owner), |owner| {
+            let Owner { settings, tx, slots, received, filters } = owner.borrow_mut();
+            Session::new(settings.options(), Memory { tx, slots, received, filters })
+        })
+    }
+
+    /// The session.
+    pub fn on<T>(&mut self, f: impl FnOnce(&mut Session<'_>) -> T) -> T {
+        self.with_dependent_mut(|_, session| f(session))
+    }
+
+    pub fn ask<T>(&self, f: impl FnOnce(&Session<'_>) -> T) -> T {
+        self.with_dependent(|_, session| f(session))
+    }
+}
+
+/// Bytes received, in a buffer that grows with what comes and shrinks again.
+pub(crate) struct OwnedInbox {
+    cell: Cell,
+    len: usize,
+    limit: usize,
+}
+
+/// Bytes read at once, and the length of an inbox that has not grown.
+const READ: usize = 128 * 1024;
+
+impl OwnedInbox {
+    /// For packets of up to `limit` bytes.
+    pub fn with_limit(limit: usize) -> Self {
+        let len = READ.min(limit);
+        Self { cell: cell(len, limit), len, limit }
+    }
+
+    /// Where to read the next bytes into. Empty when the session has to send something before it can go on. To be
+    /// asked when `poll` has found nothing more.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.fit();
+        self.cell.with_dependent_mut(|_, inbox| inbox.space())
+    }
+
+    /// So many bytes were read into it.
+    pub fn filled(&mut self, n: usize) {
+        self.cell.with_dependent_mut(|_, inbox| inbox.filled(n));
+    }
+
+    /// The inbox.
+    pub fn on<T>(&mut self, f: impl FnOnce(&mut Inbox<'_>) -> T) -> T {
+        self.cell.with_dependent_mut(|_, inbox| f(inbox))
+    }
+
+    pub fn poll(&mut self, session: &mut Session<'_>, now: Instant) -> Result<Option<Ready>, Fault> {
+        self.cell.with_dependent_mut(|_, inbox| session.poll_ready(now, inbox))
+    }
+
+    pub fn event(&mut self, ready: Ready) -> Event<'_> {
+        self.cell.with_dependent_mut(|_, inbox| inbox.event(ready))
+    }
+
+    /// Grows when a longer packet has filled the buffer, shrinks when it has gone: memory follows the bytes that came.
+    fn fit(&mut self) {
+        let (wants, is_empty) = self.cell.with_dependent(|_, inbox| (inbox.wants(), inbox.is_empty()));
+        let len = match wants {
+            Some(wants) if self.on(|inbox| inbox.space().is_empty()) => wants.min(self.len.saturating_mul(2)),
+            None if is_empty && self.len > READ => READ,
+            _ => return,
+        };
+        let mut fitting = cell(len, self.limit);
+        self.cell.with_dependent(|_, old| fitting.with_dependent_mut(|_, inbox| inbox.push(old.pending())));
+        self.cell = fitting;
+        self.len = len;
+    }
+}
+
+fn cell(len: usize, limit: usize) -> Cell {
+    Cell::new(MutBorrow::new(vec![0; len]), |buf| Inbox::growing(buf.borrow_mut(), limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announce(remaining: usize) -> Vec<u8> {
+        let mut bytes = vec![0x30];
+        let mut rest = remaining;
+        while rest > 127 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    }
+
+    #[test]
+    fn a_claim_alone_costs_no_memory_and_bytes_that_come_at_most_twice_theirs() {
+        // [A12]
+        let mut inbox = OwnedInbox::with_limit(16 << 20);
+        let mut came = inbox.on(|inbox| inbox.push(&announce(10 << 20)));
+        while came < 10 << 20 {
+            assert!(inbox.len <= READ.max(2 * came), "{} for {came}", inbox.len);
+            let n = inbox.space().len().min(1000);
+            assert!(n > 0);
+            inbox.filled(n);
+            came += n;
+        }
+        assert_eq!(inbox.on(|inbox| inbox.pending().len()), came);
+    }
+
+    #[test]
+    fn a_packet_above_the_limit_grows_nothing() {
+        let mut inbox = OwnedInbox::with_limit(1 << 20);
+        inbox.on(|inbox| inbox.push(&announce(2 << 20)));
+        while !inbox.space().is_empty() {
+            let n = inbox.space().len();
+            inbox.filled(n);
+        }
+        assert_eq!(inbox.len, READ);
+    }
+
+    #[test]
+    fn an_inbox_that_has_grown_shrinks_when_it_is_empty() {
+        let mut inbox = OwnedInbox::with_limit(1 << 20);
+        inbox.on(|inbox| inbox.push(&announce(1 << 19)));
+        while inbox.len < 1 << 19 {
+            let n = inbox.space().len();
+            inbox.filled(n);
+        }
+        inbox.on(|inbox| inbox.clear());
+        inbox.space();
+        assert_eq!(inbox.len, READ);
+    }
+}

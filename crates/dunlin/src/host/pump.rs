@@ -1,0 +1,382 @@
+//! The driver's side of a client, without the stream: bytes in, bytes out, when to look again, whether to try again.
+//!
+//! A driver opens a stream and calls [`open`](Pump::open). Then, in turns: [`turn`](Pump::turn), write
+//! [`output`](Pump::output), read into [`space`](Pump::space); and when there was nothing to do, [`park`](Pump::park)
+//! and sleep until bytes come, the output can be written, the deadline, or the waker. When the stream is gone,
+//! [`lost`](Pump::lost) says whether and when to open the next one.
+//!
+//! One turn fills one buffer, so that a batch leaves with one write. The session is locked for the length of a turn,
+//! never while the driver waits.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use dunlin_core::{Event as Happened, Fault, Instant, Ready, Request, Transmit};
+
+use super::deliveries::Outcome;
+use super::error::Reason;
+use super::owned::OwnedInbox;
+use super::received::{Event, Message};
+use super::{Host, Link, State, wake};
+
+/// See the module.
+pub(crate) struct Pump {
+    host: Arc<Host>,
+    inbox: OwnedInbox,
+    out: Vec<u8>,
+    /// `out[written..filled]` is to be written.
+    written: usize,
+    filled: usize,
+    messages: Vec<Message>,
+    wakes: Vec<Waker>,
+    /// The queue of received messages is full: nothing is read.
+    is_held: bool,
+    attempt: u32,
+    /// Bytes read and written that the host has not been told of.
+    moved: (u64, u64),
+    /// Whether a failure before the first connection is final.
+    must_connect: bool,
+}
+
+/// What to do after a turn, once the output is written.
+#[derive(Clone, Debug)]
+pub(crate) enum Turn {
+    /// Go on; look again by then at the latest.
+    Go { deadline: Option<Instant> },
+    /// Write the output and take another turn. Once there is no output, or at this time, close the stream and call
+    /// [`Pump::lost`].
+    Close { reason: Reason, until: Instant },
+}
+
+/// What to do when a stream is gone.
+#[derive(Clone, Debug)]
+pub(crate) enum Next {
+    /// Open the next one after this time, or as soon as the host calls.
+    Retry(Duration),
+    /// The client has ended.
+    End,
+}
+
+/// Length of the output buffer: the most that one write carries.
+const OUT: usize = 128 * 1024;
+
+/// Less room than this in the output is left for the next turn, so that packets leave whole.
+const LITTLE: usize = 4 * 1024;
+
+impl Pump {
+    /// The driver's side of `host`. There must be one.
+    pub fn new(host: Arc<Host>, must_connect: bool) -> Self {
+        let inbox = OwnedInbox::with_limit(host.settings.max_packet);
+        Self {
+            host,
+            inbox,
+            out: vec![0; OUT],
+            written: 0,
+            filled: 0,
+            messages: Vec::new(),
+            wakes: Vec::new(),
+            is_held: false,
+            attempt: 0,
+            moved: (0, 0),
+            must_connect,
+        }
+    }
+
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// A stream is up.
+    pub fn open(&mut self) {
+        (self.written, self.filled) = (0, 0);
+        self.is_held = false;
+        let now = self.host.now();
+        let mut state = self.host.state();
+        self.inbox.on(|inbox| state.session.on(|session| session.open(now, inbox)));
+    }
+
+    /// Takes what came, and fills the output if all of it was written.
+    pub fn turn(&mut self) -> Turn {
+        let now = self.host.now();
+        let host = self.host.clone();
+        let mut guard = host.state();
+        let state = &mut *guard;
+        state.is_dirty = false;
+        let mut result = Ok(());
+        loop {
+            result = result.and_then(|()| self.take(state, now));
+            let is_full = self.is_held;
+            if is_full {
+                state.session.on(|session| session.hold(now));
+            }
+            let is_busy = self.fill(state, now, &mut result);
+            if result.is_err() || is_full || !is_busy {
+                break;
+            }
+        }
+        let turn = self.outcome(state, now, result);
+        if !state.room.is_empty() && state.load().count < state.limit.count {
+            self.wakes.extend(state.room.first());
+        }
+        self.wakes.append(&mut state.wakes);
+        let mut events = std::mem::take(&mut state.events);
+        self.count(state);
+        if !self.messages.is_empty() || !events.is_empty() {
+            host.inward().bring(&mut self.messages, &mut events, &mut self.wakes);
+        }
+        state.events = events;
+        drop(guard);
+        wake(self.wakes.drain(..));
+        turn
+    }
+
+    /// What is to be written to the stream.
+    pub fn output(&self) -> &[u8] {
+        &self.out[self.written..self.filled]
+    }
+
+    /// So many bytes of it were written.
+    pub fn wrote(&mut self, n: usize) {
+        self.written += n;
+        self.moved.1 += n as u64;
+    }
+
+    /// Where to read into. Empty: do not read now, since the application or the session cannot take more.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.is_held { &mut [] } else { self.inbox.space() }
+    }
+
+    /// So many bytes were read into it.
+    pub fn filled(&mut self, n: usize) {
+        self.inbox.filled(n);
+        self.moved.0 += n as u64;
+    }
+
+    /// The driver is about to sleep. `false`: something has been asked for, take another turn.
+    pub fn park(&mut self, waker: &Waker) -> bool {
+        let mut state = self.host.state();
+        let may_sleep = !state.is_dirty;
+        if may_sleep {
+            state.parked = Some(waker.clone());
+        }
+        may_sleep
+    }
+
+    /// The driver sleeps no more.
+    pub fn unpark(&mut self) {
+        self.host.state().parked = None;
+    }
+
+    /// The driver sleeps between two streams, and wants to be woken only when the client is closed. `false`: it is
+    /// being closed, and there is nothing to wait for.
+    pub fn pause(&mut self, waker: &Waker) -> bool {
+        let now = self.host.now();
+        let mut state = self.host.state();
+        let is_over = state.closing.is_some_and(|closing| now >= closing.until || state.unfinished_count() == 0);
+        state.paused = Some(waker.clone());
+        !is_over
+    }
+
+    /// The stream is gone, or could not be opened.
+    pub fn lost(&mut self, reason: Reason) -> Next {
+        let now = self.host.now();
+        let host = self.host.clone();
+        let mut guard = host.state();
+        let state = &mut *guard;
+        self.count(state);
+        state.session.on(|session| session.lost());
+        state.forget_qos0();
+        (self.written, self.filled) = (0, 0);
+        let lasted = match state.link {
+            Link::Up(since) => Some(Duration::from_millis(now.millis_since(since))),
+            Link::Never | Link::Down => None,
+        };
+        if lasted.is_some_and(|lasted| host.settings.backoff.has_lasted(lasted)) {
+            self.attempt = 0;
+        }
+        let is_final = !reason.may_heal() || (self.must_connect && state.link == Link::Never);
+        let is_closed = state.closing.is_some_and(|closing| now >= closing.until || state.unfinished_count() == 0);
+        if state.link != Link::Never {
+            state.link = Link::Down;
+        }
+        let next = if is_final || is_closed {
+            Next::End
+        } else {
+            let delay = host.settings.backoff.delay(self.attempt, fastrand::u64(..));
+            self.attempt = self.attempt.saturating_add(1);
+            // What is under way when the client is closed has only so much time.
+            let left = state.closing.map(|closing| Duration::from_millis(closing.until.millis_since(now)));
+            Next::Retry(left.map_or(delay, |left| delay.min(left)))
+        };
+        let retry_in = match next {
+            Next::Retry(delay) => Some(delay),
+            Next::End => None,
+        };
+        let reason = if is_closed { Reason::Closed } else { reason };
+        state.events.push(Event::Disconnected { reason: reason.clone(), retry_in });
+        let mut events = std::mem::take(&mut state.events);
+        self.wakes.append(&mut state.wakes);
+        self.wakes.extend(state.room.first());
+        host.inward().bring(&mut self.messages, &mut events, &mut self.wakes);
+        state.events = events;
+        drop(guard);
+        wake(self.wakes.drain(..));
+        if let Next::End = next {
+            host.end(reason);
+        }
+        next
+    }
+
+    // Helpers
+
+    fn count(&mut self, state: &mut State) {
+        let (bytes_in, bytes_out) = std::mem::take(&mut self.moved);
+        state.stats.bytes_in += bytes_in;
+        state.stats.bytes_out += bytes_out;
+        state.stats.received += self.messages.len() as u64;
+    }
+
+    /// Takes packets, as many as the application has room for.
+    fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
+        let (messages, bytes) = self.host.settings.receive_queue;
+        // An acknowledgement that somebody waits for may stand behind messages in the stream.
+        let factor = if state.is_waited_for() { 4 } else { 1 };
+        let limit = (messages.saturating_mul(factor), bytes.saturating_mul(factor));
+        let (mut count, mut bytes) = self.host.inward().room(limit);
+        count = count.saturating_sub(self.messages.len());
+        bytes = bytes.saturating_sub(self.messages.iter().map(Message::len).sum());
+        loop {
+            self.is_held = count == 0 || bytes == 0;
+            if self.is_held {
+                return Ok(());
+            }
+            let ready = state.session.on(|session| self.inbox.poll(session, now))?;
+            let Some(ready) = ready else { return Ok(()) };
+            if let Some(len) = self.note(state, ready, now) {
+                count -= 1;
+                bytes = bytes.saturating_sub(len);
+            }
+        }
+    }
+
+    /// Notes what happened. Gives the length of a message.
+    fn note(&mut self, state: &mut State, ready: Ready, now: Instant) -> Option<usize> {
+        match self.inbox.event(ready) {
+            Happened::Message(message) => {
+                self.messages.push(Message::copy(&message));
+                return Some(message.topic.len() + message.payload.len());
+            }
+            Happened::Delivered(id) => state.end(id, Outcome::Delivered),
+            Happened::Forgotten(id) => state.end(id, Outcome::Forgotten),
+            Happened::Replaced(id) => state.end(id, Outcome::Replaced),
+            Happened::Connected { resumed } => {
+                state.link = Link::Up(now);
+                state.stats.connections += 1;
+                state.events.push(Event::Connected { resumed });
+                state.wakes.extend(state.phase.take(usize::MAX));
+                self.must_connect = false;
+            }
+            Happened::Subscribed(subscribed) => {
+                if let Request::Filters(id) = subscribed.request {
+                    let (refused, waker) = state.requests.answer(id, subscribed.codes.granted().collect());
+                    state.events.extend(refused.into_iter().map(|filter| Event::SubscriptionRefused { filter }));
+                    state.wakes.extend(waker);
+                }
+            }
+            Happened::Unsubscribed(id) => {
+                let (_, waker) = state.requests.answer(id, Vec::new());
+                state.wakes.extend(waker);
+            }
+            Happened::Skipped { qos, len } => state.events.push(Event::Skipped { qos, len }),
+            _ => {}
+        }
+        None
+    }
+
+    /// Fills the output, if all of it was written. `true` when something was put there, so that the session may have
+    /// more to tell.
+    fn fill(&mut self, state: &mut State, now: Instant, result: &mut Result<(), Fault>) -> bool {
+        if self.written < self.filled {
+            return false;
+        }
+        (self.written, self.filled) = (0, 0);
+        loop {
+            let out = &mut self.out[self.filled..];
+            if out.len() < LITTLE {
+                break;
+            }
+            match state.session.on(|session| session.transmit(now, out)) {
+                Transmit::Bytes(n) => self.filled += n,
+                Transmit::Payload { key, offset, len } => {
+                    let payload = state.payloads.get(&key);
+                    let rest = payload.and_then(|payload| payload.bytes.get(offset..)).unwrap_or_default();
+                    let n = rest.len().min(out.len()).min(len);
+                    out[..n].copy_from_slice(&rest[..n]);
+                    self.filled += n;
+                    state.session.on(|session| session.supplied(n));
+                    if n == len && payload.is_some_and(|payload| payload.passes_by) {
+                        state.payloads.remove(&key);
+                    }
+                }
+                Transmit::Close => {
+                    if let Some(fault) = state.session.ask(|session| session.fault()) {
+                        *result = Err(fault);
+                    }
+                    break;
+                }
+                _ => {
+                    // All messages at QoS 0 have left.
+                    state.qos0 = super::Load::default();
+                    break;
+                }
+            }
+        }
+        self.filled > 0
+    }
+
+    /// What the turn comes to.
+    fn outcome(&mut self, state: &mut State, now: Instant, result: Result<(), Fault>) -> Turn {
+        if let Err(fault) = result {
+            (self.written, self.filled) = (0, 0);
+            return Turn::Close { reason: Reason::Fault(fault), until: now };
+        }
+        let mut deadline = state.session.ask(|session| session.deadline());
+        if self.is_held {
+            // What could go on is held up by the application, which calls.
+            deadline = deadline.filter(|deadline| *deadline > now).or(Some(now.after_millis(1000)));
+        }
+        let Some(closing) = state.closing else { return Turn::Go { deadline } };
+        let is_done = self.filled == self.written && state.room.is_empty() && state.unfinished_count() == 0;
+        if is_done || now >= closing.until {
+            state.session.on(|session| session.close());
+            let mut result = Ok(());
+            self.fill(state, now, &mut result);
+            // The goodbye has half a second, however little time there was.
+            return Turn::Close { reason: Reason::Closed, until: closing.until.after_millis(500) };
+        }
+        Turn::Go { deadline: Some(deadline.map_or(closing.until, |deadline| deadline.min(closing.until))) }
+    }
+}
+
+impl Host {
+    /// The client has ended: nobody waits any longer.
+    pub fn end(&self, reason: Reason) {
+        let mut wakes = Vec::new();
+        let mut state = self.state();
+        if state.ended.is_none() {
+            state.unfinished = state.unfinished_count();
+            state.ended = Some(reason.clone());
+            if state.link != Link::Never {
+                state.link = Link::Down;
+            }
+            let State { room, phase, deliveries, requests, .. } = &mut *state;
+            wakes.extend(room.take(usize::MAX).chain(phase.take(usize::MAX)));
+            wakes.extend(deliveries.wakers());
+            wakes.extend(requests.wakers());
+            self.inward().end(reason, &mut wakes);
+        }
+        drop(state);
+        wake(wakes);
+    }
+}

@@ -1,0 +1,258 @@
+//! What waits for the application: messages, and what else has happened.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use dunlin_core::topic::Levels;
+use dunlin_core::{QoS, Receipt};
+
+use super::error::{Error, Reason};
+use super::waiters::{Ticket, Waiters};
+
+/// A message that arrived, with its own copy of topic and payload in one piece of memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name, then payload.
+    bytes: Box<[u8]>,
+    topic_len: usize,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    receipt: Option<Receipt>,
+}
+
+impl Message {
+    pub(crate) fn copy(message: &dunlin_core::Message<'_>) -> Self {
+        let mut bytes = Vec::with_capacity(message.topic.len() + message.payload.len());
+        bytes.extend_from_slice(message.topic.as_bytes());
+        bytes.extend_from_slice(message.payload);
+        Self {
+            bytes: bytes.into_boxed_slice(),
+            topic_len: message.topic.len(),
+            qos: message.qos,
+            retain: message.retain,
+            dup: message.dup,
+            receipt: message.receipt(),
+        }
+    }
+
+    /// The topic name it was published to.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.topic_len]).unwrap_or_default()
+    }
+
+    /// Its payload, possibly empty.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.topic_len..]
+    }
+
+    /// The payload as text, if it is UTF-8.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(self.payload()).ok()
+    }
+
+    /// The levels of the topic name, for a slice pattern.
+    #[must_use]
+    pub fn levels(&self) -> Levels<'_> {
+        Levels::of(self.topic())
+    }
+
+    /// The quality of service it came with, at most what was subscribed.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Whether the server had kept it before this client subscribed.
+    #[must_use]
+    pub const fn is_retain(&self) -> bool {
+        self.retain
+    }
+
+    /// Whether the server may have sent it before. At QoS 1 it may have been handled already.
+    #[must_use]
+    pub const fn is_dup(&self) -> bool {
+        self.dup
+    }
+
+    /// What stands for it in the session; `None` at QoS 0.
+    #[must_use]
+    pub const fn receipt(&self) -> Option<Receipt> {
+        self.receipt
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Shows how long the payload is, not what is in it.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic())
+            .field("payload_len", &self.payload().len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("dup", &self.dup)
+            .finish()
+    }
+}
+
+/// What happened besides messages.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server accepted a connection.
+    Connected {
+        /// It went on with the session of an earlier connection. If not, everything is being subscribed to again.
+        resumed: bool,
+    },
+    /// A connection ended, or could not be made.
+    Disconnected {
+        /// Why.
+        reason: Reason,
+        /// When the next attempt is made; `None`: never, the client has ended.
+        retry_in: Option<Duration>,
+    },
+    /// The server refused a subscription, on the request or when the session subscribed again.
+    SubscriptionRefused {
+        /// The filter.
+        filter: String,
+    },
+    /// A message was longer than [`max_packet`](super::Builder::max_packet) and passed by.
+    Skipped {
+        /// Its quality of service.
+        qos: QoS,
+        /// Bytes of the whole packet.
+        len: usize,
+    },
+    /// The server lost the session after it had taken this QoS 2 message and before it said so: whether it reached its
+    /// subscribers is unknown. The number is that of its [`Delivery`](super::Delivery).
+    Forgotten(u64),
+    /// The message with this number was pushed out by a newer one before it was ever sent.
+    Replaced(u64),
+    /// So many events were dropped here, the oldest ones, since nobody took them.
+    Missed(u64),
+}
+
+/// The queues between driver and application.
+#[derive(Default)]
+pub(crate) struct Inward {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    readers: Waiters,
+    events: VecDeque<Event>,
+    missed: u64,
+    watchers: Waiters,
+    /// The driver has stopped reading since the queue is full.
+    is_starving: bool,
+    ended: Option<Reason>,
+}
+
+/// Events that wait for the application; then the oldest go.
+const EVENTS: usize = 1024;
+
+impl Inward {
+    /// Takes what the driver brings; the wakers are to be woken outside of all locks.
+    pub fn bring(&mut self, messages: &mut Vec<Message>, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
+        if !messages.is_empty() {
+            self.bytes += messages.iter().map(Message::len).sum::<usize>();
+            wake.extend(self.readers.take(messages.len()));
+            self.messages.extend(messages.drain(..));
+        }
+        for event in events.drain(..) {
+            if self.events.len() >= EVENTS {
+                self.events.pop_front();
+                self.missed += 1;
+            }
+            self.events.push_back(event);
+            wake.extend(self.watchers.take(1));
+        }
+    }
+
+    /// How many more messages, and bytes of them, fit. Asking notes that the driver starves when there is no room.
+    pub fn room(&mut self, (messages, bytes): (usize, usize)) -> (usize, usize) {
+        let room = (messages.saturating_sub(self.messages.len()), bytes.saturating_sub(self.bytes));
+        self.is_starving = room.0 == 0 || room.1 == 0;
+        room
+    }
+
+    /// No more will come.
+    pub fn end(&mut self, reason: Reason, wake: &mut Vec<Waker>) {
+        self.ended = Some(reason);
+        wake.extend(self.readers.take(usize::MAX));
+        wake.extend(self.watchers.take(usize::MAX));
+    }
+
+    /// The next message. Without a waker nobody waits, and an empty queue is `Pending`.
+    pub fn next(&mut self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Message, Error>> {
+        if let Some(message) = self.messages.pop_front() {
+            self.readers.leave(ticket);
+            self.bytes -= message.len();
+            return Poll::Ready(Ok(message));
+        }
+        wait(&mut self.readers, &self.ended, ticket, waker)
+    }
+
+    /// The next event, likewise.
+    pub fn next_event(&mut self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Event, Error>> {
+        if self.missed > 0 {
+            return Poll::Ready(Ok(Event::Missed(std::mem::take(&mut self.missed))));
+        }
+        if let Some(event) = self.events.pop_front() {
+            self.watchers.leave(ticket);
+            return Poll::Ready(Ok(event));
+        }
+        wait(&mut self.watchers, &self.ended, ticket, waker)
+    }
+
+    /// A wait for messages is given up. If it had just been woken, someone else is to have what is there.
+    pub fn leave(&mut self, ticket: &mut Ticket) -> Option<Waker> {
+        let was_woken = *ticket != 0 && !self.readers.leave(ticket);
+        if was_woken && !self.messages.is_empty() { self.readers.take(1).next() } else { None }
+    }
+
+    /// As [`leave`](Self::leave), for events.
+    pub fn leave_events(&mut self, ticket: &mut Ticket) -> Option<Waker> {
+        let was_woken = *ticket != 0 && !self.watchers.leave(ticket);
+        if was_woken && !self.events.is_empty() { self.watchers.take(1).next() } else { None }
+    }
+
+    /// Whether the driver starves and there is room again worth waking it: half of the queue.
+    pub fn feeds(&mut self, (messages, bytes): (usize, usize)) -> bool {
+        let feeds = self.is_starving && self.messages.len() <= messages / 2 && self.bytes <= bytes / 2;
+        if feeds {
+            self.is_starving = false;
+        }
+        feeds
+    }
+
+    pub fn is_starving(&self) -> bool {
+        self.is_starving
+    }
+
+    pub fn waiting_count(&self) -> usize {
+        self.messages.len()
+    }
+}
+
+fn wait<T>(
+    waiters: &mut Waiters,
+    ended: &Option<Reason>,
+    ticket: &mut Ticket,
+    waker: Option<&Waker>,
+) -> Poll<Result<T, Error>> {
+    if let Some(reason) = ended {
+        return Poll::Ready(Err(Error::Ended(reason.clone())));
+    }
+    if let Some(waker) = waker {
+        waiters.wait(ticket, waker);
+    }
+    Poll::Pending
+}

@@ -1,0 +1,3 @@
+//! Streams to a server.
+
+pub(crate) mod tcp;
