@@ -1,4 +1,4 @@
-//! Moving bytes inside a slice, without a path to a panic.
+//! Moving things inside a slice, without a path to a panic.
 
 /// Moves `len` bytes from `from` down to `to`; the ranges may overlap. Out of range, or upwards, nothing moves.
 ///
@@ -16,6 +16,14 @@ pub(crate) fn slide(bytes: &mut [u8], to: usize, from: usize, len: usize) {
         }
         left = left.saturating_sub(gap);
         rest = source;
+    }
+}
+
+/// Exchanges the items at `low` and `high`, which is the greater. Out of range, nothing moves.
+pub(crate) fn exchange<T>(items: &mut [T], low: usize, high: usize) {
+    let Some((head, tail)) = items.split_at_mut_checked(high) else { return };
+    if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
+        core::mem::swap(low, high);
     }
 }
 

@@ -79,9 +79,9 @@ pub enum Violation {
     Flags,
     /// A length that the packet type cannot have, or a field that runs over the end of its packet.
     Length,
-    /// Text that is not UTF-8, or holds U+0000 (MQTT 1.5.3).
+    /// Text that is not UTF-8 (MQTT 1.5.3).
     Text,
-    /// A topic name that is empty or holds a wildcard (MQTT 3.3.2.1).
+    /// A topic name that is empty, or holds a wildcard or U+0000 (MQTT 3.3.2.1, 1.5.3).
     Topic,
     /// Both QoS bits of a PUBLISH are set [MQTT-3.3.1-4], or a quality of service that this build has left out.
     QoS,

@@ -50,8 +50,7 @@ pub(crate) struct Head {
 pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
     let (name, rest) = reader::text(body)?; // [MQTT-3.3.2-1]
     if !topic::is_name(name) {
-        // [MQTT-3.3.2-2] [MQTT-4.7.3-1]; U+0000 is an error of the text [MQTT-1.5.3-2]
-        return Err(if name.as_bytes().contains(&0) { Violation::Text } else { Violation::Topic });
+        return Err(Violation::Topic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1] [MQTT-1.5.3-2]
     }
     if flags.qos == QoS::AtMostOnce {
         return Ok(Head { id: None, topic_len: name.len(), payload_len: rest.len() });

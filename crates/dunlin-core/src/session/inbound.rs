@@ -12,6 +12,7 @@ use super::error::RestoreError;
 use super::event::Receipt;
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
+use crate::bytes;
 use crate::packet::{PacketId, QoS, header};
 
 /// Room to remember one incoming message, or one acknowledgement that is owed.
@@ -300,7 +301,8 @@ impl<'s> Inbound<'s> {
 
     /// Whether an identifier that the server has forgotten is still on stable storage.
     pub fn has_stale(&self) -> bool {
-        self.at.has_mark && self.table.iter().any(|entry| entry.stage == Stage::Stale)
+        let can_be = cfg!(feature = "durable") && self.at.has_mark;
+        can_be && self.table.iter().any(|entry| entry.stage == Stage::Stale)
     }
 
     pub fn next_mark(&mut self) -> Option<Mark> {
@@ -375,7 +377,9 @@ impl<'s> Inbound<'s> {
         if let Some(entry) = self.table.get_mut(index) {
             entry.stage = stage;
         }
-        self.at.has_mark |= matches!(stage, Stage::Unmarked | Stage::Forgetting);
+        if cfg!(feature = "durable") {
+            self.at.has_mark |= matches!(stage, Stage::Unmarked | Stage::Forgetting);
+        }
     }
 
     fn owe(&mut self, index: usize, stage: Stage) {
@@ -426,14 +430,10 @@ impl<'s> Inbound<'s> {
     fn close_up(&mut self) {
         let mut kept = 0_usize;
         for index in self.at.first..self.at.end {
-            let Some(entry) = self.table.get(index).copied() else { break };
-            if let (true, Some(place)) = (entry.stage != Stage::Free, self.table.get_mut(kept)) {
-                *place = entry;
+            if self.stage(index) != Stage::Free {
+                bytes::exchange(self.table, kept, index);
                 kept = kept.wrapping_add(1);
             }
-        }
-        for entry in self.table.get_mut(kept..).unwrap_or_default() {
-            entry.stage = Stage::Free;
         }
         self.at.first = 0;
         self.at.end = kept;

@@ -559,9 +559,10 @@ impl<'s> Outbound<'s> {
     /// Moves the slot at `from` down behind the released ones; those between move up by one.
     fn move_down(&mut self, from: usize) {
         let to = self.at.released.max(self.at.first);
-        let Some(mut carried) = self.slots.get(from).copied() else { return };
-        for slot in self.slots.get_mut(to..from.wrapping_add(1)).unwrap_or_default() {
-            core::mem::swap(slot, &mut carried);
+        let mut index = from;
+        while index > to {
+            bytes::exchange(self.slots, index.wrapping_sub(1), index);
+            index = index.wrapping_sub(1);
         }
         self.at.next_release = self.at.next_release.min(to);
         self.at.released = to.wrapping_add(1);
@@ -574,34 +575,23 @@ impl<'s> Outbound<'s> {
             }
             self.at.first = self.at.first.wrapping_add(1);
         }
-        self.at.first = 0;
-        self.at.end = 0;
-        self.at.released = 0;
-        self.at.next_release = 0;
-        self.at.next_publish = 0;
         self.at.tail = 0;
     }
 
     fn close_up_slots(&mut self) {
         let mut kept = 0_usize;
         for index in 0..self.at.end {
-            let Some(slot) = self.slots.get(index).copied() else { break };
-            if slot.is_live() {
-                if let Some(place) = self.slots.get_mut(kept) {
-                    *place = slot;
-                    kept = kept.wrapping_add(1);
-                }
-            } else {
-                // The slots above move down by one, and the cursors among them.
-                for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
-                    if *cursor > kept {
-                        *cursor = cursor.wrapping_sub(1);
-                    }
+            if self.slots.get(index).is_some_and(Slot::is_live) {
+                bytes::exchange(self.slots, kept, index);
+                kept = kept.wrapping_add(1);
+                continue;
+            }
+            // The slots above move down by one, and the cursors among them.
+            for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
+                if *cursor > kept {
+                    *cursor = cursor.wrapping_sub(1);
                 }
             }
-        }
-        for slot in self.slots.get_mut(kept..).unwrap_or_default() {
-            slot.stage = Stage::Free;
         }
         self.at.first = 0;
         self.at.end = kept;
