@@ -73,12 +73,16 @@ pub use packet::subscribe::ReturnCodes;
 pub use packet::{PacketId, QoS, Violation};
 pub use session::Session;
 pub use session::error::{Fault, PublishError, RestoreError, SubscribeError};
-pub use session::event::{Chunk, Event, Message, Ready, Receipt, Request, Subscribed};
+#[cfg(feature = "large")]
+pub use session::event::Chunk;
+pub use session::event::{Event, Message, Ready, Receipt, Request, Subscribed};
 pub use session::inbound::Received;
 #[cfg(feature = "durable")]
 pub use session::mark::{Mark, Restored, Stage};
 pub use session::next::Transmit;
-pub use session::options::{InvalidOptions, Options, Oversize, Publish};
+#[cfg(feature = "large")]
+pub use session::options::Oversize;
+pub use session::options::{InvalidOptions, Options, Publish};
 #[cfg(feature = "large")]
 pub use session::outbound::External;
 #[cfg(feature = "qos1")]

@@ -20,9 +20,11 @@ pub enum Event<'b> {
     /// [`Options::manual_acks`](crate::Options::manual_acks): when it is acknowledged).
     Message(Message<'b>),
     /// A piece of a message that is larger than the inbox; only with `Options::stream_large`.
+    #[cfg(feature = "large")]
     Chunk(Chunk<'b>),
     /// A message did not fit the inbox. Its bytes passed by, its acknowledgement goes out: see
     /// [`Oversize`](crate::Oversize).
+    #[cfg(feature = "large")]
     Skipped {
         /// Quality of service of the message.
         qos: QoS,
@@ -118,6 +120,7 @@ impl core::fmt::Debug for Message<'_> {
 }
 
 /// A piece of a message. If the connection ends in between, the message starts again at offset 0 on a later one.
+#[cfg(feature = "large")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Chunk<'b> {
@@ -138,6 +141,7 @@ pub struct Chunk<'b> {
     pub(crate) receipt: Option<Receipt>,
 }
 
+#[cfg(feature = "large")]
 impl Chunk<'_> {
     /// Whether the message is complete with this chunk.
     #[must_use]
@@ -178,10 +182,25 @@ pub struct Ready(pub(crate) Kind);
 /// An event without its bytes: the inbox knows where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Connected { resumed: bool },
-    Message { flags: Flags, receipt: Option<Receipt> },
-    Chunk { flags: Flags, receipt: Option<Receipt>, offset: usize, total: usize },
-    Skipped { qos: QoS, len: usize },
+    Connected {
+        resumed: bool,
+    },
+    Message {
+        flags: Flags,
+        receipt: Option<Receipt>,
+    },
+    #[cfg(feature = "large")]
+    Chunk {
+        flags: Flags,
+        receipt: Option<Receipt>,
+        offset: usize,
+        total: usize,
+    },
+    #[cfg(feature = "large")]
+    Skipped {
+        qos: QoS,
+        len: usize,
+    },
     Delivered(PacketId),
     Replaced(PacketId),
     Forgotten(PacketId),
@@ -198,10 +217,12 @@ impl Inbox<'_> {
             Kind::Message { flags: Flags { qos, retain, dup }, receipt } => {
                 Event::Message(Message { topic: self.topic(), payload: self.body(), qos, retain, dup, receipt })
             }
+            #[cfg(feature = "large")]
             Kind::Chunk { flags: Flags { qos, retain, dup }, receipt, offset, total } => {
                 let topic = Some(self.topic()).filter(|topic| !topic.is_empty());
                 Event::Chunk(Chunk { topic, bytes: self.body(), offset, total, qos, retain, dup, receipt })
             }
+            #[cfg(feature = "large")]
             Kind::Skipped { qos, len } => Event::Skipped { qos, len },
             Kind::Delivered(id) => Event::Delivered(id),
             Kind::Replaced(id) => Event::Replaced(id),

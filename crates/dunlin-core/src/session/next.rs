@@ -48,11 +48,10 @@ pub(crate) struct Sending {
 enum Current {
     Nothing,
     Connect,
-    /// A packet of two or four bytes.
-    Small {
-        bytes: [u8; 4],
-        len: usize,
-    },
+    /// A packet that has only an identifier.
+    Ack([u8; 4]),
+    /// A packet that has nothing but its first byte.
+    Bare(u8),
     Request(Asking),
     Publish,
 }
@@ -152,15 +151,15 @@ impl Session<'_> {
             Link::Down | Link::Await | Link::Closed => return Current::Nothing,
         }
         if let Some(ack) = self.inbound.next_ack() {
-            return small(ack, 4);
+            return Current::Ack(ack);
         }
         if self.link == Link::Closing {
             self.link = Link::Closed; // [MQTT-3.14.4-2]
-            return small([header::DISCONNECT, 0, 0, 0], 2);
+            return Current::Bare(header::DISCONNECT);
         }
         if let Some(id) = self.outbound.next_release() {
             let [high, low] = id.get().to_be_bytes();
-            return small([header::PUBREL, 2, high, low], 4);
+            return Current::Ack([header::PUBREL, 2, high, low]);
         }
         if let Some(request) = self.choose_request() {
             return request;
@@ -169,7 +168,7 @@ impl Session<'_> {
             return Current::Publish;
         }
         if self.keep_alive.take_ping() {
-            return small([header::PINGREQ, 0, 0, 0], 2);
+            return Current::Bare(header::PINGREQ);
         }
         Current::Nothing
     }
@@ -202,9 +201,8 @@ impl Session<'_> {
         let sent = self.sending.sent;
         match self.sending.current {
             Current::Nothing => Filled::Bytes { copied: 0, total: 0 },
-            Current::Small { bytes, len } => {
-                Filled::Bytes { copied: copy(out, bytes.get(sent..len).unwrap_or_default()), total: len }
-            }
+            Current::Ack(bytes) => copy_small(&bytes, sent, out),
+            Current::Bare(first) => copy_small(&[first, 0], sent, out),
             Current::Publish => match self.outbound.copy_publish(sent, out) {
                 Piece::Bytes { copied, total } => Filled::Bytes { copied, total },
                 Piece::External { payload, offset } => Filled::External { payload, offset },
@@ -245,7 +243,7 @@ impl Session<'_> {
             return;
         }
         match self.sending.current {
-            Current::Nothing | Current::Small { .. } => {}
+            Current::Nothing | Current::Ack(_) | Current::Bare(_) => {}
             Current::Connect => self.link = Link::Await,
             Current::Request(asking) => self.filters.sent(asking),
             Current::Publish => self.outbound.publish_sent(),
@@ -255,6 +253,6 @@ impl Session<'_> {
     }
 }
 
-fn small(bytes: [u8; 4], len: usize) -> Current {
-    Current::Small { bytes, len }
+fn copy_small(packet: &[u8], sent: usize, out: &mut [u8]) -> Filled {
+    Filled::Bytes { copied: copy(out, packet.get(sent..).unwrap_or_default()), total: packet.len() }
 }

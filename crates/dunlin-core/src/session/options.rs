@@ -30,7 +30,9 @@ pub struct Options<'s> {
     pub(crate) answer_timeout_s: u16,
     pub(crate) session: Lifetime,
     pub(crate) acks: Acks,
+    #[cfg(feature = "large")]
     pub(crate) oversize: Oversize,
+    #[cfg(feature = "large")]
     pub(crate) chunk_align: u16,
 }
 
@@ -50,6 +52,7 @@ pub(crate) enum Acks {
 }
 
 /// What to do with a received message that does not fit the inbox and is not wanted in chunks.
+#[cfg(feature = "large")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Oversize {
@@ -78,7 +81,9 @@ impl<'s> Options<'s> {
             answer_timeout_s: 10,
             session: Lifetime::Connection,
             acks: Acks::Automatic,
+            #[cfg(feature = "large")]
             oversize: Oversize::Close,
+            #[cfg(feature = "large")]
             chunk_align: 0,
         }
     }
@@ -167,6 +172,7 @@ impl<'s> Options<'s> {
     }
 
     /// What to do with messages that do not fit the inbox and are not wanted in chunks; [`Oversize::Close`] by default.
+    #[cfg(feature = "large")]
     #[must_use]
     pub const fn oversize(mut self, policy: Oversize) -> Self {
         self.oversize = policy;
@@ -229,9 +235,7 @@ impl fmt::Debug for Options<'_> {
             .field("answer_timeout_s", &self.answer_timeout_s)
             .field("session", &self.session)
             .field("acks", &self.acks)
-            .field("oversize", &self.oversize)
-            .field("chunk_align", &self.chunk_align)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
