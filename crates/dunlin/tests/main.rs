@@ -1,3 +1,4 @@
 //! One binary, one file per subject.
 
+mod link;
 mod mosquitto;

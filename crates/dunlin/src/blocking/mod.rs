@@ -9,6 +9,7 @@ mod wait;
 
 #[cfg(feature = "std")]
 pub use client::Client;
+pub use link::{Link, LinkError};
 
 #[cfg(feature = "std")]
 pub use crate::host::{Builder, Delivery, Error, Event, Message, Outcome, Pending, Reason, Stats};
