@@ -53,6 +53,8 @@ pub(crate) struct State {
     is_table_known: bool,
     /// Some record may be unsent.
     has_unsent: bool,
+    /// CONNECTs that left since the last CONNACK.
+    connects: u8,
 }
 
 /// A request that the session sends.
@@ -91,6 +93,7 @@ impl<'s> Filters<'s> {
             is_table_sent: false,
             is_table_known: false,
             has_unsent: false,
+            connects: 0,
         };
         Self { buf, at }
     }
@@ -135,9 +138,10 @@ impl<'s> Filters<'s> {
         self.sweep();
     }
 
-    /// Takes back, after a restart, a filter that was subscribed to.
+    /// Takes back, after a restart, a filter that was subscribed to. It is subscribed to again: the server may have
+    /// lost the session, and the power failed before that was heard.
     pub fn restore(&mut self, id: PacketId, filter: &Filter<'_>) {
-        self.append(id, filter.qos().bits() | LIVE, filter.text());
+        self.append(id, filter.qos().bits() | UNSENT, filter.text());
     }
 
     // The connection
@@ -156,9 +160,19 @@ impl<'s> Filters<'s> {
         self.at.is_table_sent = false;
     }
 
+    /// CONNECT has left whole.
+    pub fn on_connect_sent(&mut self) {
+        self.at.connects = self.at.connects.saturating_add(1);
+    }
+
     /// The server accepted the connection. A table that this session has never seen answered is subscribed to even
-    /// if the server has a session: the program may be newer than that.
+    /// if the server has a session: the program may be newer than that. And when an earlier CONNECT was not answered,
+    /// that session may be one that the server made then, without subscriptions.
     pub fn on_connected(&mut self) {
+        if self.at.connects > 1 {
+            self.rewind(Server::HasForgotten);
+        }
+        self.at.connects = 0;
         if !self.at.is_table_known {
             self.at.is_table_known = true;
             self.at.table_next = 0;

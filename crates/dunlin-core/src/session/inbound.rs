@@ -38,8 +38,12 @@ enum Stage {
     Arriving2,
     /// QoS 2: shown; the application has not handled it yet.
     Shown2,
+    /// Shown on an earlier connection, not handled yet; PUBREC is for when the server asks again.
+    Unasked,
     /// Handled; PUBREC waits for its mark.
     Unmarked,
+    /// Handled, waits for its mark; PUBREC is for when the server asks again.
+    Handled,
     /// PUBREC is owed.
     Pubrec,
     /// PUBREL is awaited.
@@ -50,6 +54,18 @@ enum Stage {
     Stale,
     /// PUBCOMP is owed.
     Pubcomp,
+}
+
+impl Stage {
+    fn wants_mark(self) -> bool {
+        matches!(self, Self::Unmarked | Self::Handled | Self::Forgetting | Self::Stale)
+    }
+
+    /// Owes nothing that must leave in the order of the messages.
+    fn is_quiet(self) -> bool {
+        let is_known = matches!(self, Self::Unasked | Self::Handled | Self::Known);
+        is_known || matches!(self, Self::Free | Self::Stale | Self::Forgetting)
+    }
 }
 
 impl Received {
@@ -138,6 +154,8 @@ impl<'s> Inbound<'s> {
             Stage::Known => self.owe(index, Stage::Pubrec),
             // Shown and not acknowledged yet: its PUBREC comes when it is.
             Stage::Arriving2 | Stage::Shown2 => {}
+            Stage::Unasked => self.owe(index, Stage::Shown2),
+            Stage::Handled => self.owe(index, Stage::Unmarked),
             // One answer each: the one that is owed leaves first.
             _ => return self.stall(),
         }
@@ -170,11 +188,15 @@ impl<'s> Inbound<'s> {
 
     /// The application acknowledges. `false` if there is nothing to acknowledge (any more).
     pub fn acknowledge(&mut self, receipt: Receipt, wants_mark: bool) -> bool {
-        let stage = if receipt.qos == QoS::ExactlyOnce { Stage::Shown2 } else { Stage::Shown1 };
-        let wanted = Received { id: receipt.id.get(), stage };
+        let is_qos2 = receipt.qos == QoS::ExactlyOnce;
         for index in self.at.first..self.at.end {
-            let is_it = self.table.get(index) == Some(&wanted);
-            if is_it && self.epoch(receipt.qos) == receipt.epoch {
+            let is_id = self.table.get(index).is_some_and(|entry| entry.id == receipt.id.get());
+            let is_waiting = match self.stage(index) {
+                Stage::Shown1 => !is_qos2,
+                Stage::Shown2 | Stage::Unasked => is_qos2,
+                _ => false,
+            };
+            if is_id && is_waiting && self.epoch(receipt.qos) == receipt.epoch {
                 self.handled(index, wants_mark);
                 return true;
             }
@@ -187,6 +209,7 @@ impl<'s> Inbound<'s> {
             Stage::Shown1 => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
             Stage::Shown2 if wants_mark => self.set(index, Stage::Unmarked),
             Stage::Shown2 => self.owe(index, Stage::Pubrec), // [MQTT-4.3.3-2]
+            Stage::Unasked => self.set(index, if wants_mark { Stage::Handled } else { Stage::Known }),
             _ => {}
         }
     }
@@ -196,7 +219,9 @@ impl<'s> Inbound<'s> {
         let Some(index) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
         match self.stage(index) {
             Stage::Known | Stage::Pubrec if !wants_mark => self.owe(index, Stage::Pubcomp),
-            Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Stale => self.set(index, Stage::Forgetting),
+            Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Handled | Stage::Stale => {
+                self.set(index, Stage::Forgetting);
+            }
             Stage::Forgetting | Stage::Pubcomp => return self.stall(),
             _ => return self.owe_stray(id, Stage::Pubcomp),
         }
@@ -228,19 +253,18 @@ impl<'s> Inbound<'s> {
         self.at.connections = self.at.connections.wrapping_add(1);
     }
 
-    /// What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks again. When the
-    /// server has forgotten the session, identifiers mean nothing any more [MQTT-3.1.2-6].
+    /// What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks again: before it
+    /// does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6]. When the server has forgotten the session, identifiers mean nothing any more [MQTT-3.1.2-6].
     pub fn rewind(&mut self, server: Server, wants_mark: bool) {
         let is_forgotten = server == Server::HasForgotten;
         for entry in self.table.get_mut(..self.at.end).unwrap_or_default() {
             entry.stage = match entry.stage {
-                Stage::Shown2 if !is_forgotten => Stage::Shown2,
-                Stage::Unmarked if !is_forgotten => Stage::Unmarked,
+                Stage::Shown2 | Stage::Unasked if !is_forgotten => Stage::Unasked,
+                Stage::Unmarked | Stage::Handled if !is_forgotten => Stage::Handled,
                 Stage::Pubrec | Stage::Known if !is_forgotten => Stage::Known,
                 // A mark may be on its way to the store at this moment: only another one takes it back.
-                Stage::Forgetting | Stage::Stale | Stage::Unmarked | Stage::Pubrec | Stage::Known if wants_mark => {
-                    Stage::Stale
-                }
+                Stage::Unmarked | Stage::Handled | Stage::Pubrec | Stage::Known if wants_mark => Stage::Stale,
+                Stage::Forgetting | Stage::Stale if wants_mark => Stage::Stale,
                 _ => Stage::Free,
             };
         }
@@ -273,7 +297,7 @@ impl<'s> Inbound<'s> {
                 let [high, low] = self.table.get(index)?.id.to_be_bytes();
                 return Some([first, 2, high, low]); // [MQTT-2.3.1-6]
             }
-            is_held_up |= !matches!(stage, Stage::Free | Stage::Known | Stage::Stale | Stage::Forgetting);
+            is_held_up |= !stage.is_quiet();
             index = index.wrapping_add(1);
             if !is_held_up {
                 self.at.next_ack = index;
@@ -309,16 +333,20 @@ impl<'s> Inbound<'s> {
         if !self.at.has_mark {
             return None;
         }
-        for entry in self.table.get(..self.at.end).unwrap_or_default() {
+        let mark = self.marks().next();
+        self.at.has_mark = mark.is_some();
+        mark
+    }
+
+    pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        self.table.get(..self.at.end).unwrap_or_default().iter().filter_map(|entry| {
             let stage = match entry.stage {
-                Stage::Unmarked => MarkStage::Received,
+                Stage::Unmarked | Stage::Handled => MarkStage::Received,
                 Stage::Forgetting | Stage::Stale => MarkStage::Forgotten,
-                _ => continue,
+                _ => return None,
             };
-            return Some(Mark { id: PacketId::new(entry.id)?, stage });
-        }
-        self.at.has_mark = false;
-        None
+            Some(Mark { id: PacketId::new(entry.id)?, stage })
+        })
     }
 
     /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
@@ -329,6 +357,7 @@ impl<'s> Inbound<'s> {
             }
             match (mark.stage, self.stage(index)) {
                 (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
+                (MarkStage::Received, Stage::Handled) => self.set(index, Stage::Known),
                 (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
                 (MarkStage::Forgotten, Stage::Stale) => self.set(index, Stage::Free),
                 _ => continue,
@@ -378,7 +407,7 @@ impl<'s> Inbound<'s> {
             entry.stage = stage;
         }
         if cfg!(feature = "durable") {
-            self.at.has_mark |= matches!(stage, Stage::Unmarked | Stage::Forgetting);
+            self.at.has_mark |= stage.wants_mark();
         }
     }
 
@@ -447,8 +476,7 @@ impl<'s> Inbound<'s> {
     pub fn into_parts(mut self) -> (State, &'s mut [Received]) {
         self.close_up();
         self.table.get_mut(self.at.end..).unwrap_or_default().fill(Received::FREE);
-        self.at.has_mark =
-            self.table.iter().any(|entry| matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale));
+        self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
         (self.at, self.table)
     }
 
@@ -466,8 +494,7 @@ impl<'s> Inbound<'s> {
             if is_owed && index < self.at.next_ack {
                 return Err("an acknowledgement that is owed stands before its cursor");
             }
-            let is_unmarked = matches!(entry.stage, Stage::Unmarked | Stage::Forgetting | Stage::Stale);
-            if is_unmarked && !self.at.has_mark {
+            if entry.stage.wants_mark() && !self.at.has_mark {
                 return Err("a mark that is waited for would not be found");
             }
         }

@@ -60,7 +60,8 @@ pub enum Restored<'a> {
     Released(PacketId),
     /// An incoming QoS 2 message that the application has handled.
     Received(PacketId),
-    /// A filter that was subscribed to at run time. Costs one packet identifier as long as it is subscribed.
+    /// A filter that was subscribed to at run time; it is subscribed to again on the first connection. Costs one
+    /// packet identifier as long as it is subscribed.
     Subscription(Filter<'a>),
     /// The next packet identifier to use, so that identifiers come round as late as possible.
     NextId(PacketId),

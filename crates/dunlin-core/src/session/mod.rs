@@ -305,6 +305,13 @@ impl<'s> Session<'s> {
         self.inbound.next_mark().or_else(|| self.outbound.next_mark())
     }
 
+    /// All facts that wait to be put on stable storage, [`next_mark`](Self::next_mark) first, for stores that take
+    /// several at a time. A store must keep them in this order: after a power cut, a part of them from the front.
+    #[cfg(feature = "durable")]
+    pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        self.inbound.marks().chain(self.outbound.marks())
+    }
+
     /// `mark` is on stable storage. Several may be under way at a time, and one that is not waited for any more
     /// changes nothing.
     #[cfg(feature = "durable")]

@@ -244,7 +244,10 @@ impl Session<'_> {
         }
         match self.sending.current {
             Current::Nothing | Current::Ack(_) | Current::Bare(_) => {}
-            Current::Connect => self.link = Link::Await,
+            Current::Connect => {
+                self.filters.on_connect_sent();
+                self.link = Link::Await;
+            }
             Current::Request(asking) => self.filters.sent(asking),
             Current::Publish => self.outbound.publish_sent(),
         }

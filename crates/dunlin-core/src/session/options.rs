@@ -146,8 +146,9 @@ impl<'s> Options<'s> {
         self
     }
 
-    /// Filters that the session subscribes to by itself, whenever the server does not have them: after each CONNACK
-    /// without session present, and on the first connection after a restart. No copy is made.
+    /// Filters that the session subscribes to by itself, whenever the server may not have them: after each CONNACK
+    /// without session present, after one that follows a CONNECT without an answer, and on the first connection after
+    /// a restart. No copy is made.
     #[must_use]
     pub const fn subscriptions(mut self, filters: &'s [Filter<'s>]) -> Self {
         self.subscriptions = filters;

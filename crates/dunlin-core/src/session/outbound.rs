@@ -463,17 +463,21 @@ impl<'s> Outbound<'s> {
         if !self.at.has_mark {
             return None;
         }
-        for slot in self.slots.iter() {
+        let mark = self.marks().next();
+        self.at.has_mark = mark.is_some();
+        mark
+    }
+
+    pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
+        self.slots.iter().filter_map(|slot| {
             let stage = match slot.stage {
                 Stage::Unstored => MarkStage::Accepted,
                 Stage::Unmarked => MarkStage::Released,
                 Stage::Ended => MarkStage::Done,
-                _ => continue,
+                _ => return None,
             };
-            return Some(Mark { id: PacketId::new(slot.id)?, stage });
-        }
-        self.at.has_mark = false;
-        None
+            Some(Mark { id: PacketId::new(slot.id)?, stage })
+        })
     }
 
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
