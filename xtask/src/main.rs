@@ -11,6 +11,7 @@ mod deviations;
 mod elf;
 mod features;
 mod firmware;
+mod model;
 mod packages;
 mod panic;
 mod process;
@@ -42,13 +43,22 @@ const STAGES: &[Stage] = &[
     Stage { name: "spec", about: "every statement and hostile case has its code and its test", run: spec::run },
     Stage { name: "size", about: "flash, RAM and stack of one application stay within limits", run: sizes::run },
     Stage { name: "panic", about: "no panic and no formatting can be reached from the core", run: panic::run },
+    Stage {
+        name: "model",
+        about: "a million states of the session break no rule, and every fault shows",
+        run: model::run,
+    },
     Stage { name: "stack", about: "no call into the core needs more than 512 bytes of stack", run: stack::run },
 ];
+
+/// What takes too long for every change.
+const VERIFY: &[Stage] = &[Stage { name: "model", about: "ten million states of the session", run: model::verify }];
 
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     let outcome = match argument.as_deref() {
         Some("test") => packages::ensure().and_then(|()| stages::run_all(STAGES)),
+        Some("verify") => stages::run_all(VERIFY),
         Some(name) => match STAGES.iter().find(|stage| stage.name == name) {
             Some(stage) => (stage.run)(),
             None => {
@@ -72,7 +82,9 @@ fn main() -> ExitCode {
 }
 
 fn usage() {
-    eprintln!("usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask STAGE\n");
+    eprintln!(
+        "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask STAGE\n"
+    );
     for stage in STAGES {
         eprintln!("  {:<12}{}", stage.name, stage.about);
     }
