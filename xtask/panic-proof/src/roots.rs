@@ -101,6 +101,7 @@ roots! {
     "Session::is_idle" => Session::is_idle,
     "Session::lost" => Session::lost,
     "Session::mark_stored" => Session::mark_stored,
+    "Session::marks" => last_mark,
     "Session::new" => Session::new,
     "Session::next_id" => Session::next_id,
     "Session::next_mark" => Session::next_mark,
@@ -133,4 +134,8 @@ roots! {
 
 fn granted(codes: &ReturnCodes<'_>) -> Option<QoS> {
     codes.granted().last().flatten()
+}
+
+fn last_mark(session: &Session<'_>) -> Option<Mark> {
+    session.marks().last()
 }
