@@ -2,21 +2,22 @@
 //! and delivery go on whatever the application does.
 
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dunlin_core::{Publish, PublishError, QoS, Replace};
-use mio::{Events, Interest, Token};
+use mio::{Events, Token};
 
+use super::socket::{Polled, Stream};
 use super::wait::wait;
-use crate::host::pump::{Next, Pump, Turn};
+use crate::host::pump::{Next, Pump};
 use crate::host::{Builder, Delivery, Error, Event, Granted, Host, Message, Outcome, Pending, Reason, Stats, Ticket};
+use crate::transport::connection::{Connection, Step};
+use crate::transport::target::Target;
 use crate::transport::tcp;
-use crate::url::{Address, Scheme};
 
 /// A client that connects, and connects again, by itself.
 ///
@@ -71,17 +72,14 @@ impl Client {
     }
 
     fn start(builder: Builder, must_connect: bool) -> Result<Self, Error> {
-        let (address, settings) = builder.finish()?;
-        if address.scheme() != Scheme::Mqtt {
-            return Err(Error::Unsupported(address.scheme()));
-        }
+        let (target, settings) = builder.finish()?;
         let host = Arc::new(Host::new(settings)?);
         let system = |error| Error::System(Arc::new(error));
         let poll = mio::Poll::new().map_err(system)?;
         let waker = mio::Waker::new(poll.registry(), WAKE).map_err(system)?;
         let waker = Waker::from(Arc::new(WakePoll(waker)));
-        let socket = Socket { pump: Pump::new(host.clone(), must_connect), address, poll, waker };
-        thread::Builder::new().name("dunlin".to_owned()).spawn(move || socket.run()).map_err(system)?;
+        let runner = Runner { pump: Pump::new(host.clone(), must_connect), target, poll, waker };
+        thread::Builder::new().name("dunlin".to_owned()).spawn(move || runner.run()).map_err(system)?;
         Ok(Self { shared: Arc::new(Shared { host }) })
     }
 
@@ -348,9 +346,9 @@ impl Pending {
 }
 
 /// The thread of the socket.
-struct Socket {
+struct Runner {
     pump: Pump,
-    address: Address,
+    target: Arc<Target>,
     poll: mio::Poll,
     waker: Waker,
 }
@@ -361,15 +359,11 @@ const STREAM: Token = Token(1);
 /// How long the thread may take to end after the limit of a close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-impl Socket {
+impl Runner {
     fn run(mut self) {
         let _end = EndAnyway(self.pump.host().clone());
         loop {
-            let timeout = self.pump.host().settings.connect_timeout;
-            let reason = match tcp::connect(self.address.host(), self.address.port(), timeout) {
-                Ok(stream) => self.serve(stream),
-                Err(error) => error.into(),
-            };
+            let reason = self.serve().unwrap_or_else(Reason::from);
             match self.pump.lost(reason) {
                 Next::End => return,
                 Next::Retry(delay) if self.pause(delay) => {}
@@ -378,6 +372,30 @@ impl Socket {
                     return;
                 }
             }
+        }
+    }
+
+    /// Makes one connection, and serves it to its end.
+    fn serve(&mut self) -> std::io::Result<Reason> {
+        let timeout = self.pump.host().settings.connect_timeout;
+        let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let stream = connect(&self.target, timeout)?;
+        let (socket, readiness) = Polled::register(stream, self.poll.registry(), STREAM)?;
+        let mut connection = Connection::new(socket, &self.target, until);
+        let mut events = Events::with_capacity(8);
+        loop {
+            let deadline = match connection.go_on(&mut self.pump, &self.waker) {
+                Step::Sleep(deadline) => deadline,
+                Step::Over(reason) => return Ok(reason),
+            };
+            let now = self.pump.host().now();
+            let left = deadline.map(|deadline| Duration::from_millis(deadline.millis_since(now)));
+            match self.poll.poll(&mut events, left) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.pump.unpark();
+            events.iter().filter(|event| event.token() == STREAM).for_each(|event| readiness.note(event));
         }
     }
 
@@ -398,105 +416,18 @@ impl Socket {
             }
         }
     }
-
-    fn serve(&mut self, stream: TcpStream) -> Reason {
-        match self.serve_stream(stream) {
-            Ok(reason) => reason,
-            Err(error) => error.into(),
-        }
-    }
-
-    /// Serves one connection to its end.
-    fn serve_stream(&mut self, stream: TcpStream) -> std::io::Result<Reason> {
-        stream.set_nonblocking(true)?;
-        let mut stream = mio::net::TcpStream::from_std(stream);
-        self.poll.registry().register(&mut stream, STREAM, Interest::READABLE | Interest::WRITABLE)?;
-        let mut events = Events::with_capacity(8);
-        let (mut can_read, mut can_write) = (true, true);
-        self.pump.open();
-        loop {
-            let turn = self.pump.turn();
-            let mut is_busy = false;
-            while can_write && !self.pump.output().is_empty() {
-                match stream.write(self.pump.output()) {
-                    Ok(0) => return Ok(Reason::ServerClosed),
-                    Ok(n) => self.pump.wrote(n),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => can_write = false,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-                is_busy = true;
-            }
-            let deadline = match turn {
-                Turn::Go { deadline } => deadline,
-                Turn::Close { reason, until } => {
-                    let is_written = self.pump.output().is_empty();
-                    if is_written && is_busy {
-                        continue;
-                    }
-                    if is_written || self.pump.host().now() >= until {
-                        if matches!(reason, Reason::Closed) {
-                            say_goodbye(&mut self.poll, &mut stream);
-                        }
-                        return Ok(reason);
-                    }
-                    Some(until)
-                }
-            };
-            if can_read && let space @ [_, ..] = self.pump.space() {
-                let room = space.len();
-                match stream.read(space) {
-                    Ok(0) => return Ok(Reason::ServerClosed),
-                    Ok(n) => {
-                        // Less than there was room for: everything was read. Where readiness comes by completion, only
-                        // an attempt that would block asks for more.
-                        can_read = n == room || cfg!(windows);
-                        self.pump.filled(n);
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => can_read = false,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-                is_busy = true;
-            }
-            if is_busy || !self.pump.park(&self.waker) {
-                continue;
-            }
-            let now = self.pump.host().now();
-            let left = deadline.map(|deadline| Duration::from_millis(deadline.millis_since(now)));
-            match self.poll.poll(&mut events, left) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.pump.unpark();
-            for event in events.iter().filter(|event| event.token() == STREAM) {
-                can_read |= event.is_readable() || event.is_read_closed() || event.is_error();
-                can_write |= event.is_writable() || event.is_write_closed() || event.is_error();
-            }
-        }
-    }
 }
 
-/// Closes a stream whose last bytes must arrive: if there were unread bytes, the system would reset the connection, and
-/// the server might never see the DISCONNECT. So it is read until the server closes it, for a moment.
-fn say_goodbye(poll: &mut mio::Poll, stream: &mut mio::net::TcpStream) {
-    let until = Instant::now() + GOODBYE / 2;
-    let mut events = Events::with_capacity(8);
-    let mut unread = [0; 4096];
-    let _ = stream.shutdown(Shutdown::Write);
-    loop {
-        match stream.read(&mut unread) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() || poll.poll(&mut events, Some(left)).is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
+/// Connects a socket; may block for `timeout`.
+fn connect(target: &Target, timeout: Duration) -> std::io::Result<Stream> {
+    #[cfg(unix)]
+    if let Some(path) = target.socket_path() {
+        return mio::net::UnixStream::connect(path).map(Stream::Unix);
     }
+    let (host, port) = target.first_hop();
+    let stream = tcp::connect(host, port, timeout)?;
+    stream.set_nonblocking(true)?;
+    Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 /// Should the thread panic, nobody is left waiting for it.

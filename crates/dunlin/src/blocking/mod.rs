@@ -5,6 +5,8 @@
 mod client;
 mod link;
 #[cfg(feature = "std")]
+mod socket;
+#[cfg(feature = "std")]
 mod wait;
 
 #[cfg(feature = "std")]

@@ -7,6 +7,7 @@ use dunlin_core::{Options, Oversize, Publish, QoS};
 
 use super::error::Error;
 use crate::reconnect::Backoff;
+use crate::transport::target::Target;
 use crate::url::{Address, InvalidUrl};
 
 /// Options of a client. The same for the blocking client and the asynchronous one; what starts it differs.
@@ -248,11 +249,12 @@ impl Builder {
         self
     }
 
-    /// Address and settings, checked.
-    pub(crate) fn finish(self) -> Result<(Address, Arc<Settings>), Error> {
-        let address = self.address?;
+    /// Where to connect, and the settings, checked.
+    pub(crate) fn finish(self) -> Result<(Arc<Target>, Arc<Settings>), Error> {
+        let target = Target { address: self.address? };
+        target.check()?;
         self.settings.options().check().map_err(Error::Options)?;
-        Ok((address, Arc::new(self.settings)))
+        Ok((Arc::new(target), Arc::new(self.settings)))
     }
 }
 

@@ -178,6 +178,11 @@ impl Pump {
         !is_over
     }
 
+    /// The time limit of a close, if the client is being closed.
+    pub fn closing_at(&self) -> Option<Instant> {
+        self.host.state().closing.map(|closing| closing.until)
+    }
+
     /// The stream is gone, or could not be opened.
     pub fn lost(&mut self, reason: Reason) -> Next {
         let now = self.host.now();

@@ -1,0 +1,180 @@
+//! One connection, from the connected socket to the goodbye.
+//!
+//! Whoever owns it calls [`go_on`](Connection::go_on), sleeps until the socket can go on, the time that it was told, or
+//! the waker that it gave, and calls again. That is all the blocking and the asynchronous client do.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use dunlin_core::Instant;
+
+use super::target::Target;
+use super::{Socket, Stream, open};
+use crate::host::Reason;
+use crate::host::pump::{Pump, Turn};
+
+/// See the module.
+pub(crate) struct Connection<S> {
+    phase: Phase<S>,
+}
+
+enum Phase<S> {
+    /// Handshakes of the layers over the socket. The session knows of no connection yet.
+    Opening {
+        opening: Pin<Box<dyn Future<Output = Result<Stream<S>, Reason>> + Send>>,
+        until: Instant,
+    },
+    Up(Stream<S>),
+    /// The last bytes must arrive: if there were unread bytes, the system would reset the connection, and the server
+    /// might never see the DISCONNECT. So it is read until the server closes it, for a moment.
+    Goodbye {
+        stream: Stream<S>,
+        until: Instant,
+    },
+    Over,
+}
+
+/// What to do when nothing more can be done now.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Sleep, until then at the latest.
+    Sleep(Option<Instant>),
+    /// The connection has ended: drop it, and tell [`Pump::lost`].
+    Over(Reason),
+}
+
+/// How long the server has to close the stream after a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+impl<S: Socket> Connection<S> {
+    /// A connection over this socket, whose handshakes have until then.
+    pub fn new(socket: S, target: &Arc<Target>, until: Instant) -> Self {
+        Self { phase: Phase::Opening { opening: Box::pin(open(socket, target.clone())), until } }
+    }
+
+    /// Does what can be done now. Before it says to sleep it has left `waker` with the host.
+    pub fn go_on(&mut self, pump: &mut Pump, waker: &Waker) -> Step {
+        loop {
+            match &mut self.phase {
+                Phase::Opening { opening, until } => {
+                    let until = pump.closing_at().map_or(*until, |closing| closing.min(*until));
+                    match opening.as_mut().poll(&mut Context::from_waker(waker)) {
+                        Poll::Ready(Ok(stream)) => {
+                            self.phase = Phase::Up(stream);
+                            pump.open();
+                        }
+                        Poll::Ready(Err(reason)) => return self.end(reason),
+                        Poll::Pending if !pump.pause(waker) => return self.end(Reason::Closed),
+                        Poll::Pending if pump.host().now() >= until => return self.end(timed_out()),
+                        Poll::Pending => return Step::Sleep(Some(until)),
+                    }
+                }
+                Phase::Up(stream) => match serve(stream, pump, waker) {
+                    Ok(Step::Over(Reason::Closed)) => {
+                        let _ = stream.finish();
+                        let Phase::Up(stream) = std::mem::replace(&mut self.phase, Phase::Over) else { continue };
+                        let goodbye = u64::try_from(GOODBYE.as_millis()).unwrap_or_default();
+                        self.phase = Phase::Goodbye { stream, until: pump.host().now().after_millis(goodbye) };
+                    }
+                    Ok(Step::Over(reason)) => return self.end(reason),
+                    Ok(sleep) => return sleep,
+                    Err(error) => return self.end(error.into()),
+                },
+                Phase::Goodbye { stream, until } => {
+                    let until = *until;
+                    return match drain(stream) {
+                        true if pump.host().now() < until => Step::Sleep(Some(until)),
+                        _ => self.end(Reason::Closed),
+                    };
+                }
+                Phase::Over => return Step::Over(Reason::ServerClosed),
+            }
+        }
+    }
+
+    fn end(&mut self, reason: Reason) -> Step {
+        self.phase = Phase::Over;
+        Step::Over(reason)
+    }
+}
+
+/// Takes turns until nothing moves any more.
+fn serve<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump, waker: &Waker) -> io::Result<Step> {
+    loop {
+        let turn = pump.turn();
+        let (mut is_busy, is_written) = write(stream, pump)?;
+        let deadline = match turn {
+            Turn::Go { deadline } => deadline,
+            Turn::Close { reason, until } => {
+                if is_written && is_busy {
+                    continue;
+                }
+                if is_written || pump.host().now() >= until {
+                    return Ok(Step::Over(reason));
+                }
+                Some(until)
+            }
+        };
+        if let space @ [_, ..] = pump.space() {
+            match stream.read(space) {
+                Ok(0) => return Ok(Step::Over(Reason::ServerClosed)),
+                Ok(n) => {
+                    pump.filled(n);
+                    is_busy = true;
+                }
+                Err(error) if is_transient(&error) => is_busy |= error.kind() == ErrorKind::Interrupted,
+                Err(error) => return Err(error),
+            }
+        }
+        if !is_busy && pump.park(waker) {
+            return Ok(Step::Sleep(deadline));
+        }
+    }
+}
+
+/// Writes what the stream takes: whether that was anything, and whether it was all, down to the socket.
+fn write<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump) -> io::Result<(bool, bool)> {
+    let mut is_busy = false;
+    while !pump.output().is_empty() {
+        match stream.write(pump.output()) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                pump.wrote(n);
+                is_busy = true;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok((is_busy, false)),
+            Err(error) => return Err(error),
+        }
+    }
+    match stream.flush() {
+        Ok(()) => Ok((is_busy, true)),
+        Err(error) if is_transient(&error) => Ok((is_busy, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what is there and forgets it. Whether more may come.
+fn drain<S: Socket>(stream: &mut Stream<S>) -> bool {
+    let _ = stream.flush();
+    let mut unread = [0; 4096];
+    loop {
+        match stream.read(&mut unread) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn timed_out() -> Reason {
+    io::Error::new(ErrorKind::TimedOut, "the server did not answer in time").into()
+}
