@@ -6,6 +6,7 @@
 
 use crate::bytes;
 use crate::packet::header;
+use crate::topic::Topic;
 
 /// A buffer for received bytes. Its length is the largest packet that can be received whole, unless it is
 /// [`growing`](Self::growing).
@@ -145,8 +146,8 @@ impl<'m> Inbox<'m> {
     }
 
     /// The topic of the event last returned. It was checked when it was decoded.
-    pub(crate) fn topic(&self) -> &str {
-        core::str::from_utf8(self.bytes(self.topic)).unwrap_or_default()
+    pub(crate) fn topic(&self) -> Topic<'_> {
+        Topic::new(self.bytes(self.topic))
     }
 
     /// The body of the event last returned.

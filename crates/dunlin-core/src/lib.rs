@@ -91,4 +91,4 @@ pub use session::outbound::Slot;
 #[cfg(feature = "verify")]
 pub use session::verify::Suspended;
 pub use time::Instant;
-pub use topic::{Filter, InvalidFilter};
+pub use topic::{Filter, InvalidFilter, Topic};

@@ -21,19 +21,23 @@ pub(crate) const MAX_TEXT: usize = 65_535;
 /// ```
 #[must_use]
 pub const fn is_name(name: &str) -> bool {
-    let mut rest = name.as_bytes();
+    is_name_bytes(name.as_bytes())
+}
+
+/// As [`is_name`], for text that has not been checked to be UTF-8.
+pub(crate) const fn is_name_bytes(name: &[u8]) -> bool {
+    let mut rest = name;
     // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
     if rest.is_empty() || rest.len() > MAX_TEXT {
         return false;
     }
+    // All of it is looked at, good or bad, so that the loop can take many bytes at a time.
+    let mut is_good = true;
     while let [byte, tail @ ..] = rest {
-        // [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.7.3-2]
-        if matches!(*byte, 0 | b'+' | b'#') {
-            return false;
-        }
+        is_good &= !matches!(*byte, 0 | b'+' | b'#'); // [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.7.3-2]
         rest = tail;
     }
-    true
+    is_good
 }
 
 /// Whether `filter` can be subscribed to.
@@ -177,6 +181,76 @@ impl<'a> Filter<'a> {
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         matches(self.text, topic)
+    }
+}
+
+/// The topic name of a message that arrived: text, checked when it was received.
+///
+/// Reads like a `&str` wherever one is wanted. Held as bytes, so that a program which compares topics and prints none
+/// does not carry the code that makes text out of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic<'b>(&'b [u8]);
+
+impl<'b> Topic<'b> {
+    /// `bytes` are UTF-8: they come out of [`crate::packet::reader::text`].
+    pub(crate) const fn new(bytes: &'b [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The topic name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &'b str {
+        core::str::from_utf8(self.0).unwrap_or_default()
+    }
+
+    /// The topic name as bytes, which are UTF-8.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'b [u8] {
+        self.0
+    }
+
+    /// The levels of the topic name, for a slice pattern.
+    #[must_use]
+    pub fn levels(&self) -> Levels<'b> {
+        Levels::of(self.as_str())
+    }
+}
+
+impl Deref for Topic<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialEq<str> for Topic<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Topic<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl<'b> From<Topic<'b>> for &'b str {
+    fn from(topic: Topic<'b>) -> Self {
+        topic.as_str()
+    }
+}
+
+impl core::fmt::Display for Topic<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl core::fmt::Debug for Topic<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

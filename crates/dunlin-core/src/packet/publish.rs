@@ -49,7 +49,7 @@ pub(crate) struct Head {
 /// Reads topic name and packet identifier from `body`, the bytes behind the fixed header.
 pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
     let (name, rest) = reader::text(body)?; // [MQTT-3.3.2-1]
-    if !topic::is_name(name) {
+    if !topic::is_name_bytes(name) {
         return Err(Violation::Topic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1] [MQTT-1.5.3-2]
     }
     if flags.qos == QoS::AtMostOnce {

@@ -4,7 +4,7 @@ use crate::inbox::Inbox;
 use crate::packet::publish::Flags;
 use crate::packet::subscribe::ReturnCodes;
 use crate::packet::{PacketId, QoS};
-use crate::topic::Levels;
+use crate::topic::{Levels, Topic};
 
 /// What happened. Borrows the inbox where it carries bytes, never the session: one may publish while holding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub enum Request {
     /// session had to subscribe again, with the filters that the server granted the first time.
     Filters(PacketId),
     /// Those of [`Options::subscriptions`](crate::Options::subscriptions) from this index on.
+    #[cfg(feature = "table")]
     Table {
         /// Index of the first filter answered.
         first: usize,
@@ -74,7 +75,7 @@ pub enum Request {
 #[non_exhaustive]
 pub struct Message<'b> {
     /// The topic name it was published to.
-    pub topic: &'b str,
+    pub topic: Topic<'b>,
     /// Its payload, possibly empty.
     pub payload: &'b [u8],
     /// The quality of service it came with, at most what was subscribed.
@@ -90,7 +91,7 @@ impl<'b> Message<'b> {
     /// The levels of the topic name, for a slice pattern.
     #[must_use]
     pub fn levels(&self) -> Levels<'b> {
-        Levels::of(self.topic)
+        self.topic.levels()
     }
 
     /// The payload as text, if it is UTF-8.
@@ -125,7 +126,7 @@ impl core::fmt::Debug for Message<'_> {
 #[non_exhaustive]
 pub struct Chunk<'b> {
     /// The topic name, with the first chunk only.
-    pub topic: Option<&'b str>,
+    pub topic: Option<Topic<'b>>,
     /// This piece of the payload.
     pub bytes: &'b [u8],
     /// Where in the payload it belongs.
@@ -219,7 +220,7 @@ impl Inbox<'_> {
             }
             #[cfg(feature = "large")]
             Kind::Chunk { flags: Flags { qos, retain, dup }, receipt, offset, total } => {
-                let topic = Some(self.topic()).filter(|topic| !topic.is_empty());
+                let topic = Some(self.topic()).filter(|topic| !topic.as_bytes().is_empty());
                 Event::Chunk(Chunk { topic, bytes: self.body(), offset, total, qos, retain, dup, receipt })
             }
             #[cfg(feature = "large")]

@@ -1,7 +1,6 @@
-//! What should be subscribed to, and the requests that make it so.
+//! Filters subscribed to at run time, and the requests that make it so. Those of the static table are in `table`.
 //!
-//! Two sources: the static table of the options, sent straight from there; and filters added at run time, one record
-//! each in `Memory::filters`. A request keeps its packet identifier as long as one of its filters is subscribed, so
+//! Each filter has one record in `Memory::filters`. A request keeps its packet identifier as long as one of its filters is subscribed, so
 //! that the session can send it again, under the same name, when the server has lost the session.
 //!
 //! A record is: identifier (2 bytes), flags (1), length of the filter (2), filter. The last two are the bytes that
@@ -19,9 +18,6 @@ use crate::topic::{self, Filter};
 
 /// Bytes of a record before the filter.
 pub(crate) const RECORD_HEAD: usize = 5;
-
-/// Most filters of the static table in one SUBSCRIBE; some servers take no more.
-const BATCH: usize = 8;
 
 /// Flags of a record. The two lowest bits are the quality of service.
 const QOS: u8 = 0x03;
@@ -44,26 +40,8 @@ pub(crate) struct Filters<'s> {
 pub(crate) struct State {
     /// Records lie in `buf[..len]`.
     len: usize,
-    /// The first filter of the static table that is not known to be subscribed.
-    table_next: usize,
-    /// The SUBSCRIBE for the filters from there on.
-    table_id: Option<PacketId>,
-    is_table_sent: bool,
-    /// The table has been subscribed to since the session began.
-    is_table_known: bool,
     /// Some record may be unsent.
     has_unsent: bool,
-    /// CONNECTs that left since the last CONNACK.
-    connects: u8,
-}
-
-/// A request that the session sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Asking {
-    /// SUBSCRIBE for filters of the static table.
-    Table,
-    /// SUBSCRIBE or UNSUBSCRIBE for the records with this identifier.
-    Records(PacketId),
 }
 
 /// One record: where the next one begins, and what it holds.
@@ -86,16 +64,7 @@ struct Which {
 
 impl<'s> Filters<'s> {
     pub fn new(buf: &'s mut [u8]) -> Self {
-        let at = State {
-            len: 0,
-            table_next: 0,
-            table_id: None,
-            is_table_sent: false,
-            is_table_known: false,
-            has_unsent: false,
-            connects: 0,
-        };
-        Self { buf, at }
+        Self { buf, at: State { len: 0, has_unsent: false } }
     }
 
     // Requests of the application
@@ -150,56 +119,12 @@ impl<'s> Filters<'s> {
     pub fn rewind(&mut self, server: Server) {
         match server {
             Server::MayRemember => self.change(Which { id: 0, mask: LIVE, flags: 0 }, UNSENT, 0),
-            Server::HasForgotten => {
-                self.at.is_table_known = false;
-                self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE)
-            }
+            Server::HasForgotten => self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE),
         };
         self.at.has_unsent = true;
-        self.at.table_id = None;
-        self.at.is_table_sent = false;
-    }
-
-    /// CONNECT has left whole.
-    pub fn on_connect_sent(&mut self) {
-        self.at.connects = self.at.connects.saturating_add(1);
-    }
-
-    /// The server accepted the connection. A table that this session has never seen answered is subscribed to even
-    /// if the server has a session: the program may be newer than that. And when an earlier CONNECT was not answered,
-    /// that session may be one that the server made then, without subscriptions.
-    pub fn on_connected(&mut self) {
-        if self.at.connects > 1 {
-            self.rewind(Server::HasForgotten);
-        }
-        self.at.connects = 0;
-        if !self.at.is_table_known {
-            self.at.is_table_known = true;
-            self.at.table_next = 0;
-        }
     }
 
     // Packets that came
-
-    /// A SUBACK for filters of the static table: index of the first of them.
-    pub fn on_table_suback(
-        &mut self,
-        id: PacketId,
-        count: usize,
-        table: &[Filter<'_>],
-    ) -> Result<Option<usize>, Violation> {
-        if self.at.table_id != Some(id) || !self.at.is_table_sent {
-            return Ok(None);
-        }
-        let first = self.at.table_next;
-        if count != self.batch(table).len() {
-            return Err(Violation::ReturnCodeCount);
-        }
-        self.at.table_id = None;
-        self.at.is_table_sent = false;
-        self.at.table_next = first.wrapping_add(count);
-        Ok(Some(first))
-    }
 
     /// A SUBACK for filters added at run time. `true` when it answers a request [MQTT-3.8.4-2].
     pub fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<bool, Violation> {
@@ -253,24 +178,8 @@ impl<'s> Filters<'s> {
         None
     }
 
-    /// Whether a SUBSCRIBE for filters of the static table is to leave.
-    pub fn wants_table(&self, table: &[Filter<'_>]) -> bool {
-        !self.at.is_table_sent && self.at.table_next < table.len()
-    }
-
-    /// Its identifier, if it has one already.
-    pub fn table_id(&self) -> Option<PacketId> {
-        self.at.table_id
-    }
-
-    /// Gives it its identifier.
-    pub fn name_table(&mut self, id: PacketId) {
-        self.at.table_id = Some(id);
-    }
-
-    /// First byte of a request.
-    pub fn first_byte(&self, asking: Asking) -> u8 {
-        let Asking::Records(id) = asking else { return header::SUBSCRIBE };
+    /// First byte of the request `id`.
+    pub fn first_byte(&self, id: PacketId) -> u8 {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             if record.id == id.get() && record.flags & LEAVING != 0 {
@@ -281,47 +190,30 @@ impl<'s> Filters<'s> {
         header::SUBSCRIBE
     }
 
-    /// Writes a request, without its fixed header.
-    pub fn write(&self, asking: Asking, table: &[Filter<'_>], writer: &mut Writer<'_>) {
-        match asking {
-            Asking::Table => {
-                writer.put_u16(self.at.table_id.map_or(0, PacketId::get));
-                for filter in self.batch(table) {
-                    writer.put_binary(filter.text().as_bytes()); // [MQTT-3.8.3-1]
-                    writer.put(&[filter.qos().bits()]);
+    /// Writes the request `id`, without its fixed header.
+    pub fn write(&self, id: PacketId, writer: &mut Writer<'_>) {
+        writer.put_u16(id.get());
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            if record.id == id.get() {
+                writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
+                if record.flags & LEAVING == 0 {
+                    writer.put(&[record.flags & QOS]);
                 }
             }
-            Asking::Records(id) => {
-                writer.put_u16(id.get());
-                let mut at = 0;
-                while let Some(record) = self.record(at) {
-                    if record.id == id.get() {
-                        writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
-                        if record.flags & LEAVING == 0 {
-                            writer.put(&[record.flags & QOS]);
-                        }
-                    }
-                    at = record.next;
-                }
-            }
+            at = record.next;
         }
     }
 
-    /// A request has left whole.
-    pub fn sent(&mut self, asking: Asking) {
-        match asking {
-            Asking::Table => self.at.is_table_sent = true,
-            Asking::Records(id) => {
-                self.change(Which { id: id.get(), mask: 0, flags: 0 }, 0, UNSENT);
-            }
-        }
+    /// The request `id` has left whole.
+    pub fn sent(&mut self, id: PacketId) {
+        self.change(Which { id: id.get(), mask: 0, flags: 0 }, 0, UNSENT);
     }
 
     // Questions
 
     /// Marks the identifiers in use.
     pub fn mark_ids(&self, window: &mut Window) {
-        window.mark(self.at.table_id.map_or(0, PacketId::get));
         let mut at = 0;
         while let Some(record) = self.record(at) {
             window.mark(record.id);
@@ -339,11 +231,11 @@ impl<'s> Filters<'s> {
             }
             at = record.next;
         }
-        self.at.table_id == Some(id)
+        false
     }
 
     /// Whether a request waits to be sent or answered.
-    pub fn is_waiting(&self, table: &[Filter<'_>]) -> bool {
+    pub fn is_waiting(&self) -> bool {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             if record.flags & LIVE == 0 {
@@ -351,15 +243,10 @@ impl<'s> Filters<'s> {
             }
             at = record.next;
         }
-        self.at.table_next < table.len()
+        false
     }
 
     // Helpers
-
-    fn batch<'t, 'f>(&self, table: &'t [Filter<'f>]) -> &'t [Filter<'f>] {
-        let rest = table.get(self.at.table_next..).unwrap_or_default();
-        rest.get(..BATCH).unwrap_or(rest)
-    }
 
     fn append(&mut self, id: PacketId, flags: u8, filter: &str) {
         let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
@@ -453,7 +340,7 @@ impl<'s> Filters<'s> {
             at = record.next;
             Some(record.id)
         });
-        records.filter(move |id| core::mem::replace(&mut last, *id) != *id).chain(self.at.table_id.map(PacketId::get))
+        records.filter(move |id| core::mem::replace(&mut last, *id) != *id)
     }
 }
 

@@ -131,7 +131,13 @@ impl Session<'_> {
         if !resumed {
             self.rewind(Server::HasForgotten); // [MQTT-3.2.2-3]
         }
-        self.filters.on_connected();
+        // The session may be one that the server made for a CONNECT whose answer was lost: without subscriptions.
+        if self.connects > 1 {
+            self.rewind_requests(Server::HasForgotten);
+        }
+        self.connects = 0;
+        #[cfg(feature = "table")]
+        self.table.on_connected();
         self.keep_alive.on_connack();
         self.link = Link::Up;
         Ok(Some(Kind::Connected { resumed }))
@@ -143,7 +149,8 @@ impl Session<'_> {
         if !cfg!(feature = "subscribe") {
             return Ok(None);
         }
-        if let Some(first) = self.filters.on_table_suback(id, codes.len(), self.options.subscriptions)? {
+        #[cfg(feature = "table")]
+        if let Some(first) = self.table.on_suback(id, codes.len(), self.options.subscriptions)? {
             return Ok(Some(Kind::Subscribed(Request::Table { first })));
         }
         if self.filters.on_suback(id, codes)? {

@@ -17,6 +17,8 @@ pub(crate) mod mark;
 pub(crate) mod next;
 pub(crate) mod options;
 pub(crate) mod outbound;
+#[cfg(feature = "table")]
+mod table;
 #[cfg(feature = "verify")]
 pub(crate) mod verify;
 
@@ -33,6 +35,8 @@ use mark::{Mark, Restored};
 use next::Sending;
 use options::{Options, Publish};
 use outbound::{Admission, External, NoRoom, Notice, Outbound, Replace, Server, to_usize};
+#[cfg(feature = "table")]
+use table::Table;
 
 use crate::inbox::Inbox;
 use crate::log;
@@ -52,6 +56,8 @@ pub struct Session<'s> {
     outbound: Outbound<'s>,
     inbound: Inbound<'s>,
     filters: Filters<'s>,
+    #[cfg(feature = "table")]
+    table: Table,
     ids: Ids,
     link: Link,
     /// Why the link is closed, if not by goodbye.
@@ -60,6 +66,8 @@ pub struct Session<'s> {
     #[cfg(feature = "large")]
     large: Large,
     keep_alive: KeepAlive,
+    /// CONNECTs that left since the last CONNACK.
+    connects: u8,
     ignored: u32,
     #[cfg(feature = "large")]
     skipped: u32,
@@ -89,6 +97,8 @@ impl<'s> Session<'s> {
             outbound: Outbound::new(memory.slots, memory.tx),
             inbound: Inbound::new(memory.received),
             filters: Filters::new(memory.filters),
+            #[cfg(feature = "table")]
+            table: Table::new(),
             ids: Ids::new(),
             link: Link::Down,
             fault: None,
@@ -96,6 +106,7 @@ impl<'s> Session<'s> {
             #[cfg(feature = "large")]
             large: Large::new(),
             keep_alive: KeepAlive::new(),
+            connects: 0,
             ignored: 0,
             #[cfg(feature = "large")]
             skipped: 0,
@@ -376,7 +387,11 @@ impl<'s> Session<'s> {
     /// Whether everything asked for has been sent and answered: no message and no request is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.outbound.open_count() == 0 && !self.filters.is_waiting(self.options.subscriptions)
+        #[cfg(feature = "table")]
+        if self.table.is_waiting(self.options.subscriptions) {
+            return false;
+        }
+        self.outbound.open_count() == 0 && !self.filters.is_waiting()
     }
 
     /// Acknowledgements that fitted nothing, counted since the session was made. A server that causes many is worth
@@ -436,9 +451,15 @@ impl<'s> Session<'s> {
     fn rewind(&mut self, server: Server) {
         self.outbound.rewind(server);
         self.inbound.rewind(server, self.options.is_durable());
+        self.rewind_requests(server);
+    }
+
+    fn rewind_requests(&mut self, server: Server) {
         if cfg!(feature = "subscribe") {
             self.filters.rewind(server);
         }
+        #[cfg(feature = "table")]
+        self.table.rewind(server);
     }
 
     /// Ends the connection [MQTT-4.8.0-1]. What has begun to leave is not finished.
@@ -451,9 +472,13 @@ impl<'s> Session<'s> {
 
     fn allocate(&mut self) -> Option<PacketId> {
         let (outbound, filters) = (&self.outbound, &self.filters);
+        #[cfg(feature = "table")]
+        let table_id = self.table.id();
         self.ids.allocate(|window| {
             outbound.mark_ids(window);
             filters.mark_ids(window);
+            #[cfg(feature = "table")]
+            window.mark(table_id.map_or(0, PacketId::get));
         })
     }
 

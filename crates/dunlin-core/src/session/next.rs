@@ -4,12 +4,11 @@
 //! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
 //! has left.
 
-use super::filters::Asking;
 use super::outbound::{External, Piece, to_usize};
 use super::{Link, Session};
 use crate::log;
 use crate::packet::writer::{Writer, copy};
-use crate::packet::{connect, header};
+use crate::packet::{PacketId, connect, header};
 use crate::time::Instant;
 
 /// What to do now, as [`Session::transmit`] sees it.
@@ -52,7 +51,11 @@ enum Current {
     Ack([u8; 4]),
     /// A packet that has nothing but its first byte.
     Bare(u8),
-    Request(Asking),
+    /// SUBSCRIBE for filters of the static table.
+    #[cfg(feature = "table")]
+    Table,
+    /// SUBSCRIBE or UNSUBSCRIBE for filters added at run time.
+    Request(PacketId),
     Publish,
 }
 
@@ -177,18 +180,18 @@ impl Session<'_> {
     /// a lost session is still on stable storage, nothing is subscribed to that could bring a new message under it.
     #[cfg(feature = "subscribe")]
     fn choose_request(&mut self) -> Option<Current> {
-        let table = self.options.subscriptions;
         if self.inbound.has_stale() {
             return None;
         }
-        if self.filters.wants_table(table) {
-            if self.filters.table_id().is_none() {
+        #[cfg(feature = "table")]
+        if self.table.wants(self.options.subscriptions) {
+            if self.table.id().is_none() {
                 let id = self.allocate()?;
-                self.filters.name_table(id);
+                self.table.name(id);
             }
-            return Some(Current::Request(Asking::Table));
+            return Some(Current::Table);
         }
-        self.filters.next_request().map(|id| Current::Request(Asking::Records(id)))
+        self.filters.next_request().map(|id| Current::Request(id))
     }
 
     #[cfg(not(feature = "subscribe"))]
@@ -207,7 +210,7 @@ impl Session<'_> {
                 Piece::Bytes { copied, total } => Filled::Bytes { copied, total },
                 Piece::External { payload, offset } => Filled::External { payload, offset },
             },
-            Current::Connect | Current::Request(_) => {
+            _ => {
                 let mut measure = Writer::new(usize::MAX, &mut []);
                 self.write_body(&mut measure);
                 let mut writer = Writer::new(sent, out);
@@ -221,7 +224,9 @@ impl Session<'_> {
     /// First byte of a CONNECT or request.
     fn first_byte(&self) -> u8 {
         match self.sending.current {
-            Current::Request(asking) if cfg!(feature = "subscribe") => self.filters.first_byte(asking),
+            #[cfg(feature = "table")]
+            Current::Table => header::SUBSCRIBE,
+            Current::Request(id) if cfg!(feature = "subscribe") => self.filters.first_byte(id),
             _ => header::CONNECT,
         }
     }
@@ -229,9 +234,9 @@ impl Session<'_> {
     /// What follows the fixed header of a CONNECT or request.
     fn write_body(&self, writer: &mut Writer<'_>) {
         match self.sending.current {
-            Current::Request(asking) if cfg!(feature = "subscribe") => {
-                self.filters.write(asking, self.options.subscriptions, writer);
-            }
+            #[cfg(feature = "table")]
+            Current::Table => self.table.write(self.options.subscriptions, writer),
+            Current::Request(id) if cfg!(feature = "subscribe") => self.filters.write(id, writer),
             _ => connect::write(&self.options, writer),
         }
     }
@@ -245,10 +250,12 @@ impl Session<'_> {
         match self.sending.current {
             Current::Nothing | Current::Ack(_) | Current::Bare(_) => {}
             Current::Connect => {
-                self.filters.on_connect_sent();
+                self.connects = self.connects.saturating_add(1);
                 self.link = Link::Await;
             }
-            Current::Request(asking) => self.filters.sent(asking),
+            #[cfg(feature = "table")]
+            Current::Table => self.table.sent(),
+            Current::Request(id) => self.filters.sent(id),
             Current::Publish => self.outbound.publish_sent(),
         }
         log::sent(total);

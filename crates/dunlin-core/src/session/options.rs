@@ -5,7 +5,9 @@
 use core::fmt;
 
 use crate::packet::QoS;
-use crate::topic::{self, Filter, MAX_TEXT};
+#[cfg(feature = "table")]
+use crate::topic::Filter;
+use crate::topic::{self, MAX_TEXT};
 
 /// Who the client is and how it behaves. Fields of CONNECT (MQTT 3.1) and the policies of the session.
 ///
@@ -25,6 +27,7 @@ pub struct Options<'s> {
     pub(crate) user_name: Option<&'s str>,
     pub(crate) password: Option<&'s [u8]>,
     pub(crate) will: Option<Publish<'s>>,
+    #[cfg(feature = "table")]
     pub(crate) subscriptions: &'s [Filter<'s>],
     pub(crate) keep_alive_s: u16,
     pub(crate) answer_timeout_s: u16,
@@ -76,6 +79,7 @@ impl<'s> Options<'s> {
             user_name: None,
             password: None,
             will: None,
+            #[cfg(feature = "table")]
             subscriptions: &[],
             keep_alive_s: 60,
             answer_timeout_s: 10,
@@ -149,6 +153,7 @@ impl<'s> Options<'s> {
     /// Filters that the session subscribes to by itself, whenever the server may not have them: after each CONNACK
     /// without session present, after one that follows a CONNECT without an answer, and on the first connection after
     /// a restart. No copy is made.
+    #[cfg(feature = "table")]
     #[must_use]
     pub const fn subscriptions(mut self, filters: &'s [Filter<'s>]) -> Self {
         self.subscriptions = filters;
@@ -231,7 +236,6 @@ impl fmt::Debug for Options<'_> {
             .field("user_name", &self.user_name)
             .field("password", &self.password.map(|_| "***"))
             .field("will", &self.will)
-            .field("subscriptions", &self.subscriptions)
             .field("keep_alive_s", &self.keep_alive_s)
             .field("answer_timeout_s", &self.answer_timeout_s)
             .field("session", &self.session)

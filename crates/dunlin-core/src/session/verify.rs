@@ -21,7 +21,10 @@ pub struct Suspended {
     outbound: OutboundState,
     inbound: InboundState,
     filters: FiltersState,
+    #[cfg(feature = "table")]
+    table: super::table::Table,
     ids: Ids,
+    connects: u8,
     link: super::Link,
     fault: Option<super::Fault>,
     sending: Sending,
@@ -44,7 +47,10 @@ impl<'s> Session<'s> {
             outbound,
             inbound,
             filters,
+            #[cfg(feature = "table")]
+            table: self.table,
             ids: self.ids,
+            connects: self.connects,
             link: self.link,
             fault: self.fault,
             sending: self.sending,
@@ -66,7 +72,10 @@ impl<'s> Session<'s> {
             outbound: Outbound::from_parts(suspended.outbound, memory.slots, memory.tx),
             inbound: Inbound::from_parts(suspended.inbound, memory.received),
             filters: Filters::from_parts(suspended.filters, memory.filters),
+            #[cfg(feature = "table")]
+            table: suspended.table,
             ids: suspended.ids,
+            connects: suspended.connects,
             link: suspended.link,
             fault: suspended.fault,
             sending: suspended.sending,
