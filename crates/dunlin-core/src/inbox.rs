@@ -31,16 +31,20 @@ struct Span {
     len: usize,
 }
 
-impl Span {
-    const EMPTY: Self = Self { start: 0, len: 0 };
-}
-
 impl<'m> Inbox<'m> {
     /// An empty inbox in `buf`. At least 16 bytes are needed to speak MQTT at all.
     #[must_use]
     pub const fn new(buf: &'m mut [u8]) -> Self {
         let limit = buf.len();
-        Self { buf, limit, start: 0, end: 0, used: 0, topic: Span::EMPTY, body: Span::EMPTY }
+        Self {
+            buf,
+            limit,
+            start: 0,
+            end: 0,
+            used: 0,
+            topic: Span { start: limit, len: 0 },
+            body: Span { start: limit, len: 0 },
+        }
     }
 
     /// An empty inbox in `buf` for packets of up to `limit` bytes, however short `buf` is.
@@ -51,7 +55,15 @@ impl<'m> Inbox<'m> {
     pub const fn growing(buf: &'m mut [u8], limit: usize) -> Self {
         let len = buf.len();
         let limit = if limit > len { limit } else { len };
-        Self { buf, limit, start: 0, end: 0, used: 0, topic: Span::EMPTY, body: Span::EMPTY }
+        Self {
+            buf,
+            limit,
+            start: 0,
+            end: 0,
+            used: 0,
+            topic: Span { start: limit, len: 0 },
+            body: Span { start: limit, len: 0 },
+        }
     }
 
     /// Bytes of the packet at the front, when it is longer than the buffer and within the limit. To be asked after

@@ -88,10 +88,10 @@ pub(crate) struct Inbound<'s> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     /// Entries in use lie in `first..end`.
-    first: usize,
-    end: usize,
+    first: u16,
+    end: u16,
     /// No acknowledgement is owed before this index.
-    next_ack: usize,
+    next_ack: u16,
     /// Some entry may wait for a mark.
     has_mark: bool,
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
@@ -125,6 +125,9 @@ pub(crate) enum Verdict {
 
 impl<'s> Inbound<'s> {
     pub fn new(table: &'s mut [Received]) -> Self {
+        // Sixteen bits count the entries, as they do packet identifiers.
+        let count = table.len().min(usize::from(u16::MAX));
+        let table = table.get_mut(..count).unwrap_or_default();
         for entry in table.iter_mut() {
             entry.stage = Stage::Free;
         }
@@ -149,7 +152,7 @@ impl<'s> Inbound<'s> {
     }
 
     /// A QoS 2 PUBLISH whose identifier is known.
-    fn on_repeat(&mut self, index: usize) -> Verdict {
+    fn on_repeat(&mut self, index: u16) -> Verdict {
         match self.stage(index) {
             Stage::Known => self.owe(index, Stage::Pubrec),
             // Shown and not acknowledged yet: its PUBREC comes when it is.
@@ -190,7 +193,7 @@ impl<'s> Inbound<'s> {
     pub fn acknowledge(&mut self, receipt: Receipt, wants_mark: bool) -> bool {
         let is_qos2 = receipt.qos == QoS::ExactlyOnce;
         for index in self.at.first..self.at.end {
-            let is_id = self.table.get(index).is_some_and(|entry| entry.id == receipt.id.get());
+            let is_id = self.table.get(usize::from(index)).is_some_and(|entry| entry.id == receipt.id.get());
             let is_waiting = match self.stage(index) {
                 Stage::Shown1 => !is_qos2,
                 Stage::Shown2 | Stage::Unasked => is_qos2,
@@ -204,7 +207,7 @@ impl<'s> Inbound<'s> {
         false
     }
 
-    fn handled(&mut self, index: usize, wants_mark: bool) {
+    fn handled(&mut self, index: u16, wants_mark: bool) {
         match self.stage(index) {
             Stage::Shown1 => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
             Stage::Shown2 if wants_mark => self.set(index, Stage::Unmarked),
@@ -257,7 +260,7 @@ impl<'s> Inbound<'s> {
     /// does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6]. When the server has forgotten the session, identifiers mean nothing any more [MQTT-3.1.2-6].
     pub fn rewind(&mut self, server: Server, wants_mark: bool) {
         let is_forgotten = server == Server::HasForgotten;
-        for entry in self.table.get_mut(..self.at.end).unwrap_or_default() {
+        for entry in self.table.get_mut(..usize::from(self.at.end)).unwrap_or_default() {
             entry.stage = match entry.stage {
                 Stage::Shown2 | Stage::Unasked if !is_forgotten => Stage::Unasked,
                 Stage::Unmarked | Stage::Handled if !is_forgotten => Stage::Handled,
@@ -294,7 +297,7 @@ impl<'s> Inbound<'s> {
             if first > 0 {
                 self.set(index, then);
                 self.unstall();
-                let [high, low] = self.table.get(index)?.id.to_be_bytes();
+                let [high, low] = self.table.get(usize::from(index))?.id.to_be_bytes();
                 return Some([first, 2, high, low]); // [MQTT-2.3.1-6]
             }
             is_held_up |= !stage.is_quiet();
@@ -339,7 +342,7 @@ impl<'s> Inbound<'s> {
     }
 
     pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        self.table.get(..self.at.end).unwrap_or_default().iter().filter_map(|entry| {
+        self.table.get(..usize::from(self.at.end)).unwrap_or_default().iter().filter_map(|entry| {
             let stage = match entry.stage {
                 Stage::Unmarked | Stage::Handled => MarkStage::Received,
                 Stage::Forgetting | Stage::Stale => MarkStage::Forgotten,
@@ -352,7 +355,7 @@ impl<'s> Inbound<'s> {
     /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
         for index in self.at.first..self.at.end {
-            if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
+            if self.table.get(usize::from(index)).is_none_or(|entry| entry.id != mark.id.get()) {
                 continue;
             }
             match (mark.stage, self.stage(index)) {
@@ -386,10 +389,10 @@ impl<'s> Inbound<'s> {
     }
 
     /// The entry of a QoS 2 message with this identifier.
-    fn find(&self, id: PacketId) -> Option<usize> {
+    fn find(&self, id: PacketId) -> Option<u16> {
         let mut index = self.at.first;
         while index < self.at.end {
-            let entry = self.table.get(index)?;
+            let entry = self.table.get(usize::from(index))?;
             if entry.id == id.get() && entry.stage >= Stage::Arriving2 {
                 return Some(index);
             }
@@ -398,12 +401,12 @@ impl<'s> Inbound<'s> {
         None
     }
 
-    fn stage(&self, index: usize) -> Stage {
-        self.table.get(index).map_or(Stage::Free, |entry| entry.stage)
+    fn stage(&self, index: u16) -> Stage {
+        self.table.get(usize::from(index)).map_or(Stage::Free, |entry| entry.stage)
     }
 
-    fn set(&mut self, index: usize, stage: Stage) {
-        if let Some(entry) = self.table.get_mut(index) {
+    fn set(&mut self, index: u16, stage: Stage) {
+        if let Some(entry) = self.table.get_mut(usize::from(index)) {
             entry.stage = stage;
         }
         if cfg!(feature = "durable") {
@@ -411,7 +414,7 @@ impl<'s> Inbound<'s> {
         }
     }
 
-    fn owe(&mut self, index: usize, stage: Stage) {
+    fn owe(&mut self, index: u16, stage: Stage) {
         self.set(index, stage);
         self.at.next_ack = self.at.next_ack.min(index);
     }
@@ -422,14 +425,14 @@ impl<'s> Inbound<'s> {
             self.at.first = self.at.first.wrapping_add(1);
         }
         let limit = self.table.len().saturating_sub(spare);
-        if self.at.first == self.at.end || self.at.end >= limit {
+        if self.at.first == self.at.end || usize::from(self.at.end) >= limit {
             self.close_up();
         }
-        self.at.end < limit
+        usize::from(self.at.end) < limit
     }
 
     fn push(&mut self, id: PacketId, stage: Stage) {
-        if let Some(entry) = self.table.get_mut(self.at.end) {
+        if let Some(entry) = self.table.get_mut(usize::from(self.at.end)) {
             *entry = Received { id: id.get(), stage };
             self.at.end = self.at.end.wrapping_add(1);
         }
@@ -457,10 +460,10 @@ impl<'s> Inbound<'s> {
     }
 
     fn close_up(&mut self) {
-        let mut kept = 0_usize;
+        let mut kept = 0_u16;
         for index in self.at.first..self.at.end {
             if self.stage(index) != Stage::Free {
-                bytes::exchange(self.table, kept, index);
+                bytes::exchange(self.table, usize::from(kept), usize::from(index));
                 kept = kept.wrapping_add(1);
             }
         }
@@ -475,7 +478,7 @@ impl<'s> Inbound<'s> {
     /// State and memory apart, what is unused cleared.
     pub fn into_parts(mut self) -> (State, &'s mut [Received]) {
         self.close_up();
-        self.table.get_mut(self.at.end..).unwrap_or_default().fill(Received::FREE);
+        self.table.get_mut(usize::from(self.at.end)..).unwrap_or_default().fill(Received::FREE);
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
         (self.at, self.table)
     }
@@ -485,13 +488,15 @@ impl<'s> Inbound<'s> {
     }
 
     pub fn invariant(&self) -> Result<(), &'static str> {
-        self.table.get(self.at.first..self.at.end).ok_or("entries in use lie outside the table")?;
+        self.table
+            .get(usize::from(self.at.first)..usize::from(self.at.end))
+            .ok_or("entries in use lie outside the table")?;
         for (index, entry) in self.table.iter().enumerate().filter(|(_, entry)| entry.stage != Stage::Free) {
-            if index < self.at.first || index >= self.at.end {
+            if index < usize::from(self.at.first) || index >= usize::from(self.at.end) {
                 return Err("an entry lies outside those in use");
             }
             let is_owed = matches!(entry.stage, Stage::Puback | Stage::Pubrec | Stage::Pubcomp | Stage::Pubrel);
-            if is_owed && index < self.at.next_ack {
+            if is_owed && index < usize::from(self.at.next_ack) {
                 return Err("an acknowledgement that is owed stands before its cursor");
             }
             if entry.stage.wants_mark() && !self.at.has_mark {

@@ -29,7 +29,8 @@ enum Awaited {
 
 impl KeepAlive {
     pub const fn new() -> Self {
-        Self { sent_at: Instant::from_millis(0), since: Instant::from_millis(0), awaited: Awaited::Nothing }
+        let never = Instant::from_millis(u64::MAX);
+        Self { sent_at: never, since: never, awaited: Awaited::Nothing }
     }
 
     /// The stream is up: CONNECT leaves now, CONNACK is awaited.

@@ -117,14 +117,14 @@ pub(crate) struct Outbound<'s> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     /// Live slots lie in `first..end`.
-    first: usize,
-    end: usize,
+    first: u16,
+    end: u16,
     /// Released messages lie before this index.
-    released: usize,
+    released: u16,
     /// No PUBREL is owed before this index.
-    next_release: usize,
+    next_release: u16,
     /// No PUBLISH is owed before this index.
-    next_publish: usize,
+    next_publish: u16,
     /// Bytes of `tx` from here on are free.
     tail: usize,
     /// Some slot may have something to report.
@@ -157,6 +157,9 @@ pub(crate) enum Piece {
 
 impl<'s> Outbound<'s> {
     pub fn new(slots: &'s mut [Slot], tx: &'s mut [u8]) -> Self {
+        // Sixteen bits count the slots, as they do packet identifiers.
+        let count = slots.len().min(usize::from(u16::MAX));
+        let slots = slots.get_mut(..count).unwrap_or_default();
         for slot in slots.iter_mut() {
             slot.stage = Stage::Free;
         }
@@ -171,13 +174,13 @@ impl<'s> Outbound<'s> {
             return Err(NoRoom::Ever);
         }
         self.drop_free_front();
-        if self.at.end >= self.slots.len() {
+        if usize::from(self.at.end) >= self.slots.len() {
             self.close_up_slots();
         }
         if stored > self.room() {
             self.close_up_bytes();
         }
-        if stored > self.room() || self.at.end >= self.slots.len() { Err(NoRoom::Now) } else { Ok(()) }
+        if stored > self.room() || usize::from(self.at.end) >= self.slots.len() { Err(NoRoom::Now) } else { Ok(()) }
     }
 
     /// Bytes of `tx` behind the last message.
@@ -204,7 +207,9 @@ impl<'s> Outbound<'s> {
         let mut gained = 0_usize;
         let mut victims = 0_usize;
         for index in self.at.first..self.at.end {
-            if let (true, Some(slot)) = (self.is_victim(index, policy, topic, sending), self.slots.get(index)) {
+            if let (true, Some(slot)) =
+                (self.is_victim(index, policy, topic, sending), self.slots.get(usize::from(index)))
+            {
                 if victims == 0 || policy == Replace::Oldest {
                     gained = gained.wrapping_add(slot.len);
                 }
@@ -257,7 +262,7 @@ impl<'s> Outbound<'s> {
             }
         }
         let len = writer.written();
-        let Some(slot) = self.slots.get_mut(self.at.end) else { return };
+        let Some(slot) = self.slots.get_mut(usize::from(self.at.end)) else { return };
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
         let (qos, replaces) = (outgoing.qos, admission.replaces);
         *slot = Slot { at, len, id, qos, stage, replaces, is_external: external.is_some() };
@@ -270,7 +275,7 @@ impl<'s> Outbound<'s> {
     pub fn admit_released(&mut self, id: PacketId) -> Result<(), NoRoom> {
         self.make_room(0)?;
         let end = self.at.end;
-        let Some(slot) = self.slots.get_mut(end) else { return Err(NoRoom::Now) };
+        let Some(slot) = self.slots.get_mut(usize::from(end)) else { return Err(NoRoom::Now) };
         *slot = Slot { id: id.get(), qos: QoS::ExactlyOnce, stage: Stage::Release, ..Slot::FREE };
         self.at.end = end.wrapping_add(1);
         self.move_down(end);
@@ -279,14 +284,14 @@ impl<'s> Outbound<'s> {
 
     /// Marks a restored message as one that may have been sent before [MQTT-3.3.1-1].
     pub fn set_dup_on_last(&mut self) {
-        if let Some(slot) = self.slots.get(self.at.end.wrapping_sub(1)) {
+        if let Some(slot) = self.slots.get(usize::from(self.at.end.wrapping_sub(1))) {
             set_dup(self.tx, slot.at, DUP);
         }
     }
 
     /// Whether a new message with `policy` may push out the one at `index`. One that is being sent is safe.
-    fn is_victim(&self, index: usize, policy: Replace, topic: &str, sending: bool) -> bool {
-        let Some(slot) = self.slots.get(index) else { return false };
+    fn is_victim(&self, index: u16, policy: Replace, topic: &str, sending: bool) -> bool {
+        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
         let is_same = policy == Replace::Oldest || self.topic_of(slot) == topic.as_bytes();
         let is_safe = sending && index == self.at.next_publish;
         is_same && !is_safe && slot.replaces == policy && self.is_unsent(slot)
@@ -296,7 +301,7 @@ impl<'s> Outbound<'s> {
     /// to the new message (`then` is `Free`) or reported as replaced.
     fn push_out(&mut self, policy: Replace, topic: &str, then: Stage, sending: bool) -> Option<PacketId> {
         let index = (self.at.first..self.at.end).find(|index| self.is_victim(*index, policy, topic, sending))?;
-        let slot = self.slots.get_mut(index)?;
+        let slot = self.slots.get_mut(usize::from(index))?;
         slot.len = 0;
         slot.stage = then;
         self.at.has_notice = true;
@@ -306,7 +311,7 @@ impl<'s> Outbound<'s> {
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
     pub fn withdraw(&mut self, id: PacketId, sending: bool, wants_mark: bool) -> bool {
         let Some(index) = self.find(id) else { return false };
-        let Some(slot) = self.slots.get(index) else { return false };
+        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
         let is_leaving = sending && index == self.at.next_publish;
         if is_leaving || !self.is_unsent(slot) {
             return false;
@@ -330,7 +335,7 @@ impl<'s> Outbound<'s> {
 
     fn on_last_ack(&mut self, id: PacketId, qos: QoS, stage: Stage, wants_mark: bool) -> bool {
         let Some(index) = self.find(id) else { return false };
-        let Some(slot) = self.slots.get(index) else { return false };
+        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
         let is_last = slot.qos == qos && slot.stage == stage;
         if is_last {
             self.end(index, wants_mark);
@@ -341,7 +346,7 @@ impl<'s> Outbound<'s> {
     /// PUBREC: the message is the server's now, its bytes are free [MQTT-4.3.3-1].
     pub fn on_pubrec(&mut self, id: PacketId, wants_mark: bool) -> Answer {
         let Some(index) = self.find(id) else { return Answer::Unknown };
-        let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Answer::Unknown };
         if slot.qos != QoS::ExactlyOnce {
             return Answer::Ignored;
         }
@@ -396,7 +401,7 @@ impl<'s> Outbound<'s> {
         if !self.at.has_notice {
             return None;
         }
-        for (index, slot) in (0_usize..).zip(self.slots.iter()) {
+        for (index, slot) in (0_u16..).zip(self.slots.iter()) {
             let notice = match slot.stage {
                 Stage::Forgotten => Notice::Forgotten,
                 Stage::Replaced => Notice::Replaced,
@@ -415,7 +420,7 @@ impl<'s> Outbound<'s> {
     /// The next PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4]; it counts as sent.
     pub fn next_release(&mut self) -> Option<PacketId> {
         while self.at.next_release < self.at.released {
-            let slot = self.slots.get_mut(self.at.next_release)?;
+            let slot = self.slots.get_mut(usize::from(self.at.next_release))?;
             if slot.stage == Stage::Unmarked {
                 return None;
             }
@@ -431,7 +436,7 @@ impl<'s> Outbound<'s> {
     /// Whether a PUBLISH is to leave; [`copy_publish`](Self::copy_publish) then copies it.
     pub fn has_publish(&mut self) -> bool {
         while self.at.next_publish < self.at.end {
-            match self.slots.get(self.at.next_publish).map(|slot| slot.stage) {
+            match self.slots.get(usize::from(self.at.next_publish)).map(|slot| slot.stage) {
                 Some(Stage::Queued) => return true,
                 Some(Stage::Unstored) => return false,
                 _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
@@ -442,7 +447,9 @@ impl<'s> Outbound<'s> {
 
     /// Copies what follows the first `sent` bytes of the PUBLISH that is being sent.
     pub fn copy_publish(&self, sent: usize, out: &mut [u8]) -> Piece {
-        let Some(slot) = self.slots.get(self.at.next_publish) else { return Piece::Bytes { copied: 0, total: 0 } };
+        let Some(slot) = self.slots.get(usize::from(self.at.next_publish)) else {
+            return Piece::Bytes { copied: 0, total: 0 };
+        };
         let stored = self.stored(slot);
         if cfg!(feature = "large") && slot.is_external {
             return copy_external(stored, sent, out);
@@ -452,7 +459,7 @@ impl<'s> Outbound<'s> {
 
     /// The PUBLISH that was being sent has left whole.
     pub fn publish_sent(&mut self) {
-        let Some(slot) = self.slots.get_mut(self.at.next_publish) else { return };
+        let Some(slot) = self.slots.get_mut(usize::from(self.at.next_publish)) else { return };
         slot.stage = if slot.qos == QoS::AtMostOnce { Stage::Free } else { Stage::Sent };
         self.at.next_publish = self.at.next_publish.wrapping_add(1);
     }
@@ -483,7 +490,7 @@ impl<'s> Outbound<'s> {
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
         let Some(index) = self.find(mark.id) else { return };
-        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         slot.stage = match (mark.stage, slot.stage) {
             (MarkStage::Accepted, Stage::Unstored) => Stage::Queued,
             (MarkStage::Released, Stage::Unmarked) => Stage::Release,
@@ -515,11 +522,11 @@ impl<'s> Outbound<'s> {
 
     // Helpers
 
-    fn find(&mut self, id: PacketId) -> Option<usize> {
+    fn find(&mut self, id: PacketId) -> Option<u16> {
         self.drop_free_front();
         let mut index = self.at.first;
         while index < self.at.end {
-            let slot = self.slots.get(index)?;
+            let slot = self.slots.get(usize::from(index))?;
             if slot.id == id.get() && slot.is_live() {
                 return Some(index);
             }
@@ -552,8 +559,8 @@ impl<'s> Outbound<'s> {
     }
 
     /// The message is over. Its slot is free at once, or as soon as its mark is stored.
-    fn end(&mut self, index: usize, wants_mark: bool) {
-        if let Some(slot) = self.slots.get_mut(index) {
+    fn end(&mut self, index: u16, wants_mark: bool) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
             slot.len = 0;
             slot.stage = if wants_mark { Stage::Ended } else { Stage::Free };
             self.at.has_mark |= wants_mark;
@@ -561,11 +568,11 @@ impl<'s> Outbound<'s> {
     }
 
     /// Moves the slot at `from` down behind the released ones; those between move up by one.
-    fn move_down(&mut self, from: usize) {
+    fn move_down(&mut self, from: u16) {
         let to = self.at.released.max(self.at.first);
         let mut index = from;
         while index > to {
-            bytes::exchange(self.slots, index.wrapping_sub(1), index);
+            bytes::exchange(self.slots, usize::from(index.wrapping_sub(1)), usize::from(index));
             index = index.wrapping_sub(1);
         }
         self.at.next_release = self.at.next_release.min(to);
@@ -574,7 +581,7 @@ impl<'s> Outbound<'s> {
 
     fn drop_free_front(&mut self) {
         while self.at.first < self.at.end {
-            if self.slots.get(self.at.first).is_some_and(Slot::is_live) {
+            if self.slots.get(usize::from(self.at.first)).is_some_and(Slot::is_live) {
                 return;
             }
             self.at.first = self.at.first.wrapping_add(1);
@@ -583,10 +590,10 @@ impl<'s> Outbound<'s> {
     }
 
     fn close_up_slots(&mut self) {
-        let mut kept = 0_usize;
+        let mut kept = 0_u16;
         for index in 0..self.at.end {
-            if self.slots.get(index).is_some_and(Slot::is_live) {
-                bytes::exchange(self.slots, kept, index);
+            if self.slots.get(usize::from(index)).is_some_and(Slot::is_live) {
+                bytes::exchange(self.slots, usize::from(kept), usize::from(index));
                 kept = kept.wrapping_add(1);
                 continue;
             }
@@ -619,7 +626,7 @@ impl<'s> Outbound<'s> {
         self.close_up_slots();
         self.close_up_bytes();
         self.drop_free_front();
-        self.slots.get_mut(self.at.end..).unwrap_or_default().fill(Slot::FREE);
+        self.slots.get_mut(usize::from(self.at.end)..).unwrap_or_default().fill(Slot::FREE);
         self.tx.get_mut(self.at.tail..).unwrap_or_default().fill(0);
         for slot in self.slots.iter_mut().filter(|slot| slot.len == 0) {
             slot.at = 0;
@@ -635,7 +642,10 @@ impl<'s> Outbound<'s> {
     }
 
     pub fn invariant(&self) -> Result<(), &'static str> {
-        let live = self.slots.get(self.at.first..self.at.end).ok_or("slots in use lie outside the slots")?;
+        let live = self
+            .slots
+            .get(usize::from(self.at.first)..usize::from(self.at.end))
+            .ok_or("slots in use lie outside the slots")?;
         if self.slots.iter().filter(|slot| slot.is_live()).count() != live.iter().filter(|slot| slot.is_live()).count()
         {
             return Err("a live slot lies outside the slots in use");
@@ -650,18 +660,22 @@ impl<'s> Outbound<'s> {
         if floor > self.at.tail {
             return Err("a message lies in free memory");
         }
-        for (index, slot) in self.slots.iter().enumerate().take(self.at.end).skip(self.at.first) {
+        for (index, slot) in
+            self.slots.iter().enumerate().take(usize::from(self.at.end)).skip(usize::from(self.at.first))
+        {
             let is_released = matches!(slot.stage, Stage::Unmarked | Stage::Release | Stage::Released);
-            if is_released && index >= self.at.released {
+            if is_released && index >= usize::from(self.at.released) {
                 return Err("a released message stands behind the released ones");
             }
-            if slot.stage == Stage::Release && index < self.at.next_release {
+            if slot.stage == Stage::Release && index < usize::from(self.at.next_release) {
                 return Err("a PUBREL that is owed stands before its cursor");
             }
-            if matches!(slot.stage, Stage::Queued | Stage::Unstored) && index < self.at.next_publish {
+            if matches!(slot.stage, Stage::Queued | Stage::Unstored) && index < usize::from(self.at.next_publish) {
                 return Err("a PUBLISH that is owed stands before its cursor");
             }
-            if matches!(slot.stage, Stage::Queued | Stage::Unstored | Stage::Sent) && index < self.at.released {
+            if matches!(slot.stage, Stage::Queued | Stage::Unstored | Stage::Sent)
+                && index < usize::from(self.at.released)
+            {
                 return Err("an unreleased message stands among the released ones");
             }
             let is_notice = matches!(slot.stage, Stage::Forgotten | Stage::Replaced);
@@ -703,8 +717,8 @@ impl State {
             next_release: 0,
             next_publish: 0,
             tail: 0,
-            has_notice: false,
-            has_mark: false,
+            has_notice: true,
+            has_mark: true,
         }
     }
 }
