@@ -86,8 +86,9 @@ fn hostile_cases() -> Result<BTreeSet<String>> {
 }
 
 fn note(places: &mut BTreeMap<String, Places>, tag: Tag) {
-    // The model broker obeys the server's half of a statement: that does not keep the client's.
-    let is_model = tag.place.starts_with("crates/dunlin-testkit/src");
+    // A model broker obeys the server's half of a statement: that does not keep the client's.
+    let is_model =
+        ["crates/dunlin-testkit/src", "crates/dunlin-model/src"].iter().any(|model| tag.place.starts_with(model));
     let entry = places.entry(tag.id).or_default();
     match tag.kind {
         Kind::Code if is_model => {}
