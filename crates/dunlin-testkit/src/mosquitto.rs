@@ -88,6 +88,11 @@ impl Mosquitto {
         self.child.as_ref().map(Child::id)
     }
 
+    /// What it has written since it was started: a line for each packet.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
     /// Ends it with SIGKILL: what it had not saved is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

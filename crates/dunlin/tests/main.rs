@@ -1,4 +1,5 @@
 //! One binary, one file per subject.
 
+mod common;
 mod link;
 mod mosquitto;

@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     skips_oversize: bool,
     keep_alive_s: u16,
     answer_timeout_s: u16,
+    window: u16,
     pub subscriptions: Vec<(String, QoS)>,
     pub backoff: Backoff,
     pub connect_timeout: Duration,
@@ -89,6 +90,7 @@ impl Builder {
             skips_oversize: false,
             keep_alive_s: 60,
             answer_timeout_s: 10,
+            window: 20,
             subscriptions: Vec::new(),
             backoff: Backoff::default(),
             connect_timeout: Duration::from_secs(10),
@@ -192,8 +194,18 @@ impl Builder {
         self
     }
 
+    /// Most messages at QoS 1 and 2 that are sent and not yet acknowledged, 20 by default. More wait in the queue.
+    ///
+    /// MQTT 3.1.1 gives a server no way to say how many it takes, so some end the connection above their limit:
+    /// mosquitto does above 20 at QoS 2, unless it is told otherwise. A larger window is faster over long distances.
+    #[must_use]
+    pub fn window(mut self, messages: u16) -> Self {
+        self.settings.window = messages.max(1);
+        self
+    }
+
     /// Most messages on their way out at a time, from `publish` to the acknowledgement, and most bytes of them; 1,024
-    /// and 16 MiB by default. This is also the window: as many may be in flight.
+    /// and 16 MiB by default.
     #[must_use]
     pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.queue = (messages.clamp(1, 32_000), bytes.max(64));
@@ -203,8 +215,9 @@ impl Builder {
     /// Most received messages that wait for the application, and most bytes of them; 1,024 and 16 MiB by default. When
     /// they are reached, the socket is read no more, and the server's messages wait on its side.
     ///
-    /// Four times as many are taken while a call of this client waits for an acknowledgement, since that may stand
-    /// behind messages in the stream.
+    /// While a call of this client waits for an acknowledgement, which may stand behind messages in the stream, any
+    /// number is taken, up to four times these bytes. So publishing from the loop that receives gets its room, as long
+    /// as there is memory for what comes in between.
     #[must_use]
     pub fn receive_queue(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.receive_queue = (messages.max(1), bytes.max(1));
@@ -263,6 +276,7 @@ impl Settings {
     pub fn options(&self) -> Options<'_> {
         let mut options =
             Options::new(&self.client_id).keep_alive(self.keep_alive_s).answer_timeout(self.answer_timeout_s);
+        options = options.window(self.window);
         if self.is_persistent {
             options = options.persistent();
         }

@@ -527,6 +527,14 @@ impl State {
         self.wakes.extend(waker);
     }
 
+    /// The session has nothing more to send now. Messages at QoS 0 have left, but for those behind one at QoS 1 or 2
+    /// that waits for the window; they count in full until the last one has left.
+    fn note_idle(&mut self) {
+        if self.qos0.count > 0 && self.session.ask(|session| session.outgoing_count()) == self.deliveries.count() {
+            self.qos0 = Load::default();
+        }
+    }
+
     /// What was at QoS 0 and has not left is gone.
     fn forget_qos0(&mut self) {
         self.qos0 = Load::default();

@@ -61,6 +61,9 @@ pub(crate) enum Next {
 /// Length of the output buffer: the most that one write carries.
 const OUT: usize = 128 * 1024;
 
+/// So many times the bytes of the queue of received messages are taken while somebody waits for an acknowledgement.
+const OVERFLOW: usize = 4;
+
 /// Less room than this in the output is left for the next turn, so that packets leave whole.
 const LITTLE: usize = 4 * 1024;
 
@@ -245,9 +248,9 @@ impl Pump {
     /// Takes packets, as many as the application has room for.
     fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
         let (messages, bytes) = self.host.settings.receive_queue;
-        // An acknowledgement that somebody waits for may stand behind messages in the stream.
-        let factor = if state.is_waited_for() { 4 } else { 1 };
-        let limit = (messages.saturating_mul(factor), bytes.saturating_mul(factor));
+        // An acknowledgement that somebody waits for may stand behind any number of messages in the stream.
+        let limit =
+            if state.is_waited_for() { (usize::MAX, bytes.saturating_mul(OVERFLOW)) } else { (messages, bytes) };
         let (mut count, mut bytes) = self.host.inward().room(limit);
         count = count.saturating_sub(self.messages.len());
         bytes = bytes.saturating_sub(self.messages.iter().map(Message::len).sum());
@@ -270,7 +273,7 @@ impl Pump {
         match self.inbox.event(ready) {
             Happened::Message(message) => {
                 self.messages.push(Message::copy(&message));
-                return Some(message.topic.len() + message.payload.len());
+                return self.messages.last().map(Message::len);
             }
             Happened::Delivered(id) => state.end(id, Outcome::Delivered),
             Happened::Forgotten(id) => state.end(id, Outcome::Forgotten),
@@ -331,8 +334,7 @@ impl Pump {
                     break;
                 }
                 _ => {
-                    // All messages at QoS 0 have left.
-                    state.qos0 = super::Load::default();
+                    state.note_idle();
                     break;
                 }
             }

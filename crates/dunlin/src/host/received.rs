@@ -86,8 +86,9 @@ impl Message {
         self.receipt
     }
 
+    /// Bytes of memory that it takes, roughly.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + size_of::<Self>()
     }
 }
 
