@@ -167,7 +167,7 @@ impl Session<'_> {
         if let Some(request) = self.choose_request() {
             return request;
         }
-        if self.outbound.has_publish() {
+        if self.outbound.has_publish(self.options.window) {
             return Current::Publish;
         }
         if self.keep_alive.take_ping() {

@@ -31,6 +31,7 @@ pub struct Options<'s> {
     pub(crate) subscriptions: &'s [Filter<'s>],
     pub(crate) keep_alive_s: u16,
     pub(crate) answer_timeout_s: u16,
+    pub(crate) window: u16,
     pub(crate) session: Lifetime,
     pub(crate) acks: Acks,
     #[cfg(feature = "large")]
@@ -83,6 +84,7 @@ impl<'s> Options<'s> {
             subscriptions: &[],
             keep_alive_s: 60,
             answer_timeout_s: 10,
+            window: 20,
             session: Lifetime::Connection,
             acks: Acks::Automatic,
             #[cfg(feature = "large")]
@@ -124,6 +126,16 @@ impl<'s> Options<'s> {
     #[must_use]
     pub const fn answer_timeout(mut self, seconds: u16) -> Self {
         self.answer_timeout_s = seconds;
+        self
+    }
+
+    /// Most messages at QoS 1 and 2 that are sent and not yet acknowledged, 20 by default; at least 1. More wait.
+    ///
+    /// MQTT 3.1.1 gives a server no way to say how many it takes, so some end the connection above their limit:
+    /// mosquitto does above 20 at QoS 2, unless it is told otherwise.
+    #[must_use]
+    pub const fn window(mut self, messages: u16) -> Self {
+        self.window = if messages == 0 { 1 } else { messages };
         self
     }
 
@@ -238,6 +250,7 @@ impl fmt::Debug for Options<'_> {
             .field("will", &self.will)
             .field("keep_alive_s", &self.keep_alive_s)
             .field("answer_timeout_s", &self.answer_timeout_s)
+            .field("window", &self.window)
             .field("session", &self.session)
             .field("acks", &self.acks)
             .finish_non_exhaustive()

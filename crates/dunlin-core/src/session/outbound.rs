@@ -433,11 +433,12 @@ impl<'s> Outbound<'s> {
         None
     }
 
-    /// Whether a PUBLISH is to leave; [`copy_publish`](Self::copy_publish) then copies it.
-    pub fn has_publish(&mut self) -> bool {
+    /// Whether a PUBLISH is to leave, with at most `window` unacknowledged; [`copy_publish`](Self::copy_publish) then
+    /// copies it.
+    pub fn has_publish(&mut self, window: u16) -> bool {
         while self.at.next_publish < self.at.end {
             match self.slots.get(usize::from(self.at.next_publish)).map(|slot| slot.stage) {
-                Some(Stage::Queued) => return true,
+                Some(Stage::Queued) => return self.is_open(usize::from(window)),
                 Some(Stage::Unstored) => return false,
                 _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
             }
@@ -521,6 +522,18 @@ impl<'s> Outbound<'s> {
     }
 
     // Helpers
+
+    /// Whether the window lets the message at `next_publish` leave. Those in flight lie before it.
+    fn is_open(&mut self, window: usize) -> bool {
+        let is_qos0 = |slot: &Slot| slot.qos == QoS::AtMostOnce;
+        let before = self.slots.get(usize::from(self.at.first)..usize::from(self.at.next_publish)).unwrap_or_default();
+        if before.len() < window || self.slots.get(usize::from(self.at.next_publish)).is_some_and(is_qos0) {
+            return true;
+        }
+        let flies =
+            |slot: &&Slot| matches!(slot.stage, Stage::Sent | Stage::Unmarked | Stage::Release | Stage::Released);
+        before.iter().filter(flies).fold(0, |count: usize, _| count.wrapping_add(1)) < window
+    }
 
     fn find(&mut self, id: PacketId) -> Option<u16> {
         self.drop_free_front();
