@@ -183,7 +183,7 @@ fn messages_pass_both_ways_over_any_wire_whatever_the_buffers() {
             };
             match event.unwrap() {
                 Some(Event::Message(message)) => {
-                    assert_eq!((message.topic, message.payload), ("in/x", got.to_string().as_bytes()));
+                    assert_eq!((&*message.topic, message.payload), ("in/x", got.to_string().as_bytes()));
                     got += 1;
                 }
                 Some(Event::Delivered(_)) => delivered += 1,

@@ -438,7 +438,7 @@ impl<'s> Outbound<'s> {
     pub fn has_publish(&mut self, window: u16) -> bool {
         while self.at.next_publish < self.at.end {
             match self.slots.get(usize::from(self.at.next_publish)).map(|slot| slot.stage) {
-                Some(Stage::Queued) => return self.is_open(usize::from(window)),
+                Some(Stage::Queued) => return self.lets_through(usize::from(window)),
                 Some(Stage::Unstored) => return false,
                 _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
             }
@@ -524,7 +524,7 @@ impl<'s> Outbound<'s> {
     // Helpers
 
     /// Whether the window lets the message at `next_publish` leave. Those in flight lie before it.
-    fn is_open(&mut self, window: usize) -> bool {
+    fn lets_through(&self, window: usize) -> bool {
         let is_qos0 = |slot: &Slot| slot.qos == QoS::AtMostOnce;
         let before = self.slots.get(usize::from(self.at.first)..usize::from(self.at.next_publish)).unwrap_or_default();
         if before.len() < window || self.slots.get(usize::from(self.at.next_publish)).is_some_and(is_qos0) {
