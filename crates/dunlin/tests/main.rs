@@ -1,5 +1,6 @@
 //! One binary, one file per subject.
 
 mod common;
+mod hostile;
 mod link;
 mod mosquitto;
