@@ -58,9 +58,11 @@ impl KeepAlive {
         self.awaited != Awaited::Nothing && now >= self.since.after_millis(millis(timeout_s))
     }
 
-    /// What came is not being looked at: the wait begins anew.
+    /// What came is not being looked at: the wait begins anew. PINGRESP may be among it and is not waited for, so that
+    /// the next ping leaves in time, for the server counts as well.
     pub fn hold(&mut self, now: Instant) {
         self.since = now;
+        self.on_pingresp();
     }
 
     /// Bytes left [MQTT-3.1.2-23].
