@@ -229,10 +229,12 @@ fn a_flood_that_nobody_takes_fills_the_socket_not_the_memory_and_the_pings_go_on
         assert!(pings >= 4, "{pings} pings in five seconds at a keep alive of one");
         assert!(client.is_connected());
         assert_eq!(client.stats().waiting, 100);
+        let start = Instant::now();
         for n in 0..sent - 1 {
             let message = client.next_timeout(LONG).unwrap().expect("a message of the flood");
             assert_eq!(message.text(), Some(format!("{n:01000}").as_str()));
         }
+        assert!(start.elapsed() < Duration::from_secs(3), "the driver was woken late: {:?}", start.elapsed());
         assert_eq!(client.stats().connections, 1);
     });
 }

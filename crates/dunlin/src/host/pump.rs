@@ -159,7 +159,7 @@ impl Pump {
     /// The driver is about to sleep. `false`: something has been asked for, take another turn.
     pub fn park(&mut self, waker: &Waker) -> bool {
         let mut state = self.host.state();
-        let may_sleep = !state.is_dirty;
+        let may_sleep = !state.is_dirty && (!self.is_held || self.must_starve(&state));
         if may_sleep {
             state.parked = Some(waker.clone());
         }
@@ -245,13 +245,24 @@ impl Pump {
         state.stats.received += self.messages.len() as u64;
     }
 
-    /// Takes packets, as many as the application has room for.
-    fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
+    /// Most messages, and bytes of them, that may wait for the application.
+    fn receive_limit(&self, state: &State) -> (usize, usize) {
         let (messages, bytes) = self.host.settings.receive_queue;
         // An acknowledgement that somebody waits for may stand behind any number of messages in the stream.
-        let limit =
-            if state.is_waited_for() { (usize::MAX, bytes.saturating_mul(OVERFLOW)) } else { (messages, bytes) };
-        let (mut count, mut bytes) = self.host.inward().room(limit);
+        if state.is_waited_for() { (usize::MAX, bytes.saturating_mul(OVERFLOW)) } else { (messages, bytes) }
+    }
+
+    /// Whether there is no reason to read on, until the application has taken messages.
+    fn must_starve(&self, state: &State) -> bool {
+        let mut inward = self.host.inward();
+        let (_, bytes) = inward.room(self.receive_limit(state));
+        let is_over = bytes == 0 || !state.is_waited_for();
+        is_over && inward.starve(self.host.settings.receive_queue)
+    }
+
+    /// Takes packets, as many as the application has room for.
+    fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
+        let (mut count, mut bytes) = self.host.inward().room(self.receive_limit(state));
         count = count.saturating_sub(self.messages.len());
         bytes = bytes.saturating_sub(self.messages.iter().map(Message::len).sum());
         loop {

@@ -151,7 +151,7 @@ pub(crate) struct Inward {
     events: VecDeque<Event>,
     missed: u64,
     watchers: Waiters,
-    /// The driver has stopped reading since the queue is full.
+    /// The driver sleeps and has stopped reading since the queue was full.
     is_starving: bool,
     ended: Option<Reason>,
 }
@@ -177,11 +177,16 @@ impl Inward {
         }
     }
 
-    /// How many more messages, and bytes of them, fit. Asking notes that the driver starves when there is no room.
-    pub fn room(&mut self, (messages, bytes): (usize, usize)) -> (usize, usize) {
-        let room = (messages.saturating_sub(self.messages.len()), bytes.saturating_sub(self.bytes));
-        self.is_starving = room.0 == 0 || room.1 == 0;
-        room
+    /// How many more messages, and bytes of them, fit.
+    pub fn room(&self, (messages, bytes): (usize, usize)) -> (usize, usize) {
+        (messages.saturating_sub(self.messages.len()), bytes.saturating_sub(self.bytes))
+    }
+
+    /// The driver, which has stopped reading since there was no room, is about to sleep: it is to be woken when half of
+    /// the queue is empty. `false`: it is already.
+    pub fn starve(&mut self, (messages, bytes): (usize, usize)) -> bool {
+        self.is_starving = self.messages.len() > messages / 2 || self.bytes > bytes / 2;
+        self.is_starving
     }
 
     /// No more will come.
@@ -225,13 +230,9 @@ impl Inward {
         if was_woken && !self.events.is_empty() { self.watchers.take(1).next() } else { None }
     }
 
-    /// Whether the driver starves and there is room again worth waking it: half of the queue.
-    pub fn feeds(&mut self, (messages, bytes): (usize, usize)) -> bool {
-        let feeds = self.is_starving && self.messages.len() <= messages / 2 && self.bytes <= bytes / 2;
-        if feeds {
-            self.is_starving = false;
-        }
-        feeds
+    /// Whether a driver that starves is to be woken.
+    pub fn feeds(&mut self, limit: (usize, usize)) -> bool {
+        self.is_starving && !self.starve(limit)
     }
 
     pub fn is_starving(&self) -> bool {
