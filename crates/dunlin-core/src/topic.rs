@@ -152,7 +152,7 @@ impl<'a> Filter<'a> {
     ///
     /// Outside a `const`, prefer [`Filter::new`]: this panics on a text that is no filter.
     #[must_use]
-    #[allow(clippy::panic)] // DEV-01: meant for constants, where a panic is an error of the compiler
+    #[expect(clippy::panic, reason = "DEV-01: meant for constants, where a panic is an error of the compiler")]
     pub const fn literal(text: &'a str, qos: QoS) -> Self {
         if is_filter(text) { Self { text, qos } } else { panic!("not a topic filter") }
     }
@@ -278,10 +278,20 @@ impl<'a> Levels<'a> {
     /// Splits `topic` at its slashes.
     #[must_use]
     pub fn of(topic: &'a str) -> Self {
-        let mut levels = Self { parts: [""; Self::MAX], count: 0 };
-        for (place, part) in levels.parts.iter_mut().zip(topic.splitn(Self::MAX, '/')) {
-            *place = part;
-            levels.count = levels.count.saturating_add(1);
+        let mut levels = Self { parts: [""; MAX_LEVELS], count: 0 };
+        let mut rest = topic;
+        for place in &mut levels.parts {
+            levels.count = levels.count.wrapping_add(1);
+            *place = rest; // the last place keeps what is left
+            let is_last = levels.count == Self::MAX;
+            let len = rest.bytes().take_while(|byte| *byte != b'/').fold(0_usize, |len, _| len.wrapping_add(1));
+            match (rest.get(..len), rest.get(len.wrapping_add(1)..)) {
+                (Some(level), Some(after)) if !is_last => {
+                    *place = level;
+                    rest = after;
+                }
+                _ => break,
+            }
         }
         levels
     }
@@ -292,5 +302,20 @@ impl<'a> Deref for Levels<'a> {
 
     fn deref(&self) -> &Self::Target {
         self.parts.get(..self.count).unwrap_or(&self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Levels;
+
+    #[test]
+    fn levels_are_what_stands_between_the_slashes() {
+        assert_eq!(Levels::of("a")[..], ["a"]);
+        assert_eq!(Levels::of("a/b")[..], ["a", "b"]);
+        assert_eq!(Levels::of("/a//b/")[..], ["", "a", "", "b", ""]);
+        assert_eq!(Levels::of("\u{e9}/\u{20ac}")[..], ["\u{e9}", "\u{20ac}"]);
+        assert_eq!(Levels::of("1/2/3/4/5/6/7/8")[..], ["1", "2", "3", "4", "5", "6", "7", "8"]);
+        assert_eq!(Levels::of("1/2/3/4/5/6/7/8/9/")[..], ["1", "2", "3", "4", "5", "6", "7", "8/9/"]);
     }
 }

@@ -14,7 +14,7 @@ use core::num::NonZeroU16;
 
 /// Quality of service of a message (MQTT 4.3). The order is the order of the promises: a greater one promises more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(clippy::exhaustive_enums)] // closed: MQTT reserves the fourth value for ever [MQTT-3.3.1-4]
+#[expect(clippy::exhaustive_enums, reason = "closed: MQTT reserves the fourth value for ever")]
 pub enum QoS {
     /// Sent once and forgotten: arrives once or not at all.
     AtMostOnce,

@@ -191,7 +191,7 @@ impl Session<'_> {
             }
             return Some(Current::Table);
         }
-        self.filters.next_request().map(|id| Current::Request(id))
+        self.filters.next_request().map(Current::Request)
     }
 
     #[cfg(not(feature = "subscribe"))]

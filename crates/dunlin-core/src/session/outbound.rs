@@ -744,8 +744,9 @@ fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
 }
 
 fn copy_external(stored: &[u8], sent: usize, out: &mut [u8]) -> Piece {
-    let (head, place) = stored.split_last_chunk().unwrap_or((stored, &[0; EXTERNAL_LEN]));
-    let [k0, k1, k2, k3, l0, l1, l2, l3] = *place;
+    // `split_last_chunk` would do, but for a panic that the standard library leaves in it.
+    let (head, place) = stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
+    let [k0, k1, k2, k3, l0, l1, l2, l3] = *place.first_chunk().unwrap_or(&[0; EXTERNAL_LEN]);
     let payload = External { key: u32::from_be_bytes([k0, k1, k2, k3]), len: u32::from_be_bytes([l0, l1, l2, l3]) };
     if sent >= head.len() {
         return Piece::External { payload, offset: sent.wrapping_sub(head.len()) };
