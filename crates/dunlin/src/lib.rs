@@ -4,6 +4,8 @@
 pub use dunlin_core::*;
 
 pub mod blocking;
+#[cfg(feature = "tokio")]
+pub mod client;
 #[cfg(feature = "std")]
 pub mod host;
 pub mod reconnect;

@@ -1,5 +1,7 @@
 //! One binary, one file per subject.
 
+#[cfg(feature = "tokio")]
+mod client;
 mod common;
 mod hostile;
 mod link;

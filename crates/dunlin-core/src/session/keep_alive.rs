@@ -79,6 +79,11 @@ impl KeepAlive {
         is_due
     }
 
+    /// Whether PINGREQ has left and PINGRESP has not come.
+    pub const fn is_ping_unanswered(&self) -> bool {
+        matches!(self.awaited, Awaited::Pingresp)
+    }
+
     /// CONNACK came.
     pub fn on_connack(&mut self) {
         self.awaited = Awaited::Nothing;

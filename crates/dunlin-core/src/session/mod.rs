@@ -378,6 +378,12 @@ impl<'s> Session<'s> {
         matches!(self.link, Link::Up)
     }
 
+    /// Whether a ping has been sent whose answer has not come: for drivers that measure how long it takes.
+    #[must_use]
+    pub const fn is_ping_unanswered(&self) -> bool {
+        self.keep_alive.is_ping_unanswered()
+    }
+
     /// Outgoing messages that are not over: accepted, and not yet sent (QoS 0) or acknowledged (QoS 1 and 2).
     #[must_use]
     pub fn outgoing_count(&self) -> usize {

@@ -14,7 +14,9 @@ use mio::{Events, Token};
 use super::socket::{Polled, Stream};
 use super::wait::wait;
 use crate::host::pump::{Next, Pump};
-use crate::host::{Builder, Delivery, Error, Event, Granted, Host, Message, Outcome, Pending, Reason, Stats, Ticket};
+use crate::host::{
+    Builder, Delivery, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Pending, Reason, Stats, Ticket,
+};
 use crate::transport::connection::{Connection, Step};
 use crate::transport::target::Target;
 use crate::transport::tcp;
@@ -73,7 +75,7 @@ impl Client {
 
     fn start(builder: Builder, must_connect: bool) -> Result<Self, Error> {
         let (target, settings) = builder.finish()?;
-        let host = Arc::new(Host::new(settings)?);
+        let host = Arc::new(Host::new(settings, Instant::now)?);
         let system = |error| Error::System(Arc::new(error));
         let poll = mio::Poll::new().map_err(system)?;
         let waker = mio::Waker::new(poll.registry(), WAKE).map_err(system)?;
@@ -428,15 +430,6 @@ fn connect(target: &Target, timeout: Duration) -> std::io::Result<Stream> {
     let stream = tcp::connect(host, port, timeout)?;
     stream.set_nonblocking(true)?;
     Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
-}
-
-/// Should the thread panic, nobody is left waiting for it.
-struct EndAnyway(Arc<Host>);
-
-impl Drop for EndAnyway {
-    fn drop(&mut self) {
-        self.0.end(Reason::Closed);
-    }
 }
 
 struct WakePoll(mio::Waker);

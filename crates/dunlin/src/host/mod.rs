@@ -22,9 +22,11 @@ use rustc_hash::FxHashMap;
 mod builder;
 mod deliveries;
 mod error;
+mod futures;
 mod owned;
 pub(crate) mod pump;
 mod received;
+mod replies;
 mod requests;
 mod waiters;
 
@@ -40,6 +42,7 @@ pub(crate) use waiters::Ticket;
 use deliveries::{Deliveries, Load};
 use owned::OwnedSession;
 use received::Inward;
+use replies::Replies;
 use requests::Requests;
 use waiters::Waiters;
 
@@ -49,13 +52,18 @@ pub(crate) struct Host {
     state: Mutex<State>,
     /// Locked for moments only; where both are, `state` comes first.
     inward: Mutex<Inward>,
+    clock: Clock,
     zero: std::time::Instant,
 }
+
+/// Where time comes from: the system, or a runtime that can pretend.
+pub(crate) type Clock = fn() -> std::time::Instant;
 
 struct State {
     session: OwnedSession,
     deliveries: Deliveries,
     requests: Requests,
+    replies: Replies,
     /// Payloads that are not in the session's memory.
     payloads: FxHashMap<u32, Payload>,
     last_key: u32,
@@ -123,10 +131,24 @@ pub struct Stats {
     pub connections: u64,
     /// Messages at QoS 1 and 2 on their way out now.
     pub in_flight: usize,
+    /// Bytes of messages on their way out now, at any quality of service.
+    pub outgoing_bytes: usize,
+    /// Calls of `publish` that wait for room now.
+    pub publishers: usize,
     /// Received messages that wait for the application now.
     pub waiting: usize,
+    /// How long the server took for its last answer to a ping, including what stood before it on the way.
+    pub ping_round_trip: Option<Duration>,
     /// Acknowledgements that fitted nothing; see [`Session::ignored_count`](dunlin_core::Session::ignored_count).
     pub ignored: u64,
+}
+
+impl Stats {
+    /// How often the client has connected again.
+    #[must_use]
+    pub const fn reconnects(&self) -> u64 {
+        self.connections.saturating_sub(1)
+    }
 }
 
 /// A message on its way out. Dropping it loses nothing.
@@ -160,7 +182,7 @@ const EXTERNAL: usize = 8;
 const ARENA: usize = 1 << 20;
 
 impl Host {
-    pub fn new(settings: Arc<Settings>) -> Result<Self, Error> {
+    pub fn new(settings: Arc<Settings>, clock: Clock) -> Result<Self, Error> {
         let (count, bytes) = settings.queue;
         let limit = Load { count, arena: bytes.min(ARENA), bytes };
         let mut session = OwnedSession::with(settings.clone(), 2 * limit.arena, 2 * limit.count);
@@ -176,6 +198,7 @@ impl Host {
             session,
             deliveries: Deliveries::default(),
             requests,
+            replies: Replies::default(),
             payloads: FxHashMap::default(),
             last_key: 0,
             qos0: Load::default(),
@@ -193,13 +216,16 @@ impl Host {
             events: Vec::new(),
             wakes: Vec::new(),
         };
-        let zero = std::time::Instant::now();
-        Ok(Self { settings, state: Mutex::new(state), inward: Mutex::default(), zero })
+        Ok(Self { settings, state: Mutex::new(state), inward: Mutex::default(), clock, zero: clock() })
     }
 
     /// Time as the session counts it.
     pub fn now(&self) -> Instant {
-        Instant::from_millis(u64::try_from(self.zero.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Instant::from_millis(u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn elapsed(&self) -> Duration {
+        (self.clock)().saturating_duration_since(self.zero)
     }
 
     // Publishing
@@ -292,6 +318,14 @@ impl Host {
         self.inward().next_event(ticket, waker)
     }
 
+    /// Nobody will take messages any more: they are counted, acknowledged, and forgotten.
+    #[cfg(feature = "tokio")]
+    pub fn discard_messages(&self) {
+        self.inward().discard();
+        let driver = self.state().call_driver();
+        wake(driver);
+    }
+
     /// A wait for a message is given up.
     pub fn leave_messages(&self, ticket: &mut Ticket) {
         let next = self.inward().leave(ticket);
@@ -358,6 +392,9 @@ impl Host {
     /// Ready when the driver has ended: whether everything was finished.
     pub fn poll_ended(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
         let mut state = self.state();
+        if state.ended.is_some() {
+            state.phase.leave(ticket);
+        }
         match (&state.ended, waker) {
             (Some(Reason::Closed), _) if state.unfinished > 0 => Poll::Ready(Err(Error::Unfinished(state.unfinished))),
             (Some(Reason::Closed), _) => Poll::Ready(Ok(())),
@@ -374,7 +411,15 @@ impl Host {
         let waiting = self.inward().waiting_count();
         let state = self.state();
         let ignored = state.session.ask(|session| u64::from(session.ignored_count()));
-        Stats { in_flight: state.deliveries.count(), waiting, ignored, ..state.stats }
+        let load = state.load();
+        Stats {
+            in_flight: state.deliveries.count(),
+            outgoing_bytes: load.bytes,
+            publishers: state.room.len(),
+            waiting,
+            ignored,
+            ..state.stats
+        }
     }
 
     // Helpers
@@ -411,7 +456,10 @@ impl State {
 
     /// Whether somebody waits for what only the server can answer.
     fn is_waited_for(&self) -> bool {
-        !self.room.is_empty() || self.deliveries.is_waited_for() || self.requests.is_waited_for()
+        !self.room.is_empty()
+            || self.deliveries.is_waited_for()
+            || self.requests.is_waited_for()
+            || self.replies.is_waited_for()
     }
 
     fn load(&self) -> Load {
@@ -680,5 +728,14 @@ fn subscribe(session: &mut OwnedSession, filters: &[(&str, QoS)]) -> Result<(Pac
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         waker.wake();
+    }
+}
+
+/// Should a driver panic or be dropped, nobody is left waiting for it.
+pub(crate) struct EndAnyway(pub Arc<Host>);
+
+impl Drop for EndAnyway {
+    fn drop(&mut self) {
+        self.0.end(Reason::Closed);
     }
 }

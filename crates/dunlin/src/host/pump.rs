@@ -32,6 +32,8 @@ pub(crate) struct Pump {
     wakes: Vec<Waker>,
     /// The queue of received messages is full: nothing is read.
     is_held: bool,
+    /// When the ping left whose answer is awaited.
+    pinged_at: Option<Duration>,
     attempt: u32,
     /// Bytes read and written that the host has not been told of.
     moved: (u64, u64),
@@ -80,6 +82,7 @@ impl Pump {
             messages: Vec::new(),
             wakes: Vec::new(),
             is_held: false,
+            pinged_at: None,
             attempt: 0,
             moved: (0, 0),
             must_connect,
@@ -118,6 +121,7 @@ impl Pump {
                 break;
             }
         }
+        self.time_ping(state);
         let turn = self.outcome(state, now, result);
         if !state.room.is_empty() && state.load().count < state.limit.count {
             self.wakes.extend(state.room.first());
@@ -196,6 +200,7 @@ impl Pump {
         state.session.on(|session| session.lost());
         state.forget_qos0();
         (self.written, self.filled) = (0, 0);
+        self.pinged_at = None;
         let lasted = match state.link {
             Link::Up(since) => Some(Duration::from_millis(now.millis_since(since))),
             Link::Never | Link::Down => None,
@@ -260,6 +265,18 @@ impl Pump {
         is_over && inward.starve(self.host.settings.receive_queue)
     }
 
+    /// A ping leaves with the output of the turn that wrote it, and is answered in a later one.
+    fn time_ping(&mut self, state: &mut State) {
+        match (self.pinged_at, state.session.ask(|session| session.is_ping_unanswered())) {
+            (None, true) => self.pinged_at = Some(self.host.elapsed()),
+            (Some(at), false) => {
+                state.stats.ping_round_trip = Some(self.host.elapsed().saturating_sub(at));
+                self.pinged_at = None;
+            }
+            _ => {}
+        }
+    }
+
     /// Takes packets, as many as the application has room for.
     fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
         let (mut count, mut bytes) = self.host.inward().room(self.receive_limit(state));
@@ -282,6 +299,11 @@ impl Pump {
     /// Notes what happened. Gives the length of a message.
     fn note(&mut self, state: &mut State, ready: Ready, now: Instant) -> Option<usize> {
         match self.inbox.event(ready) {
+            Happened::Message(message) if !message.retain && state.replies.wants(&message.topic) => {
+                state.stats.received += 1;
+                let waker = state.replies.bring(Message::copy(&message));
+                state.wakes.extend(waker);
+            }
             Happened::Message(message) => {
                 self.messages.push(Message::copy(&message));
                 return self.messages.last().map(Message::len);
@@ -388,10 +410,11 @@ impl Host {
             if state.link != Link::Never {
                 state.link = Link::Down;
             }
-            let State { room, phase, deliveries, requests, .. } = &mut *state;
+            let State { room, phase, deliveries, requests, replies, .. } = &mut *state;
             wakes.extend(room.take(usize::MAX).chain(phase.take(usize::MAX)));
             wakes.extend(deliveries.wakers());
             wakes.extend(requests.wakers());
+            wakes.extend(replies.wakers());
             self.inward().end(reason, &mut wakes);
         }
         drop(state);

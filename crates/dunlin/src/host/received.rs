@@ -153,6 +153,8 @@ pub(crate) struct Inward {
     watchers: Waiters,
     /// The driver sleeps and has stopped reading since the queue was full.
     is_starving: bool,
+    /// Nobody will take messages any more.
+    discards: bool,
     ended: Option<Reason>,
 }
 
@@ -162,6 +164,9 @@ const EVENTS: usize = 1024;
 impl Inward {
     /// Takes what the driver brings; the wakers are to be woken outside of all locks.
     pub fn bring(&mut self, messages: &mut Vec<Message>, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
+        if self.discards {
+            messages.clear();
+        }
         if !messages.is_empty() {
             self.bytes += messages.iter().map(Message::len).sum::<usize>();
             wake.extend(self.readers.take(messages.len()));
@@ -237,6 +242,14 @@ impl Inward {
 
     pub fn is_starving(&self) -> bool {
         self.is_starving
+    }
+
+    /// Nobody will take messages any more.
+    #[cfg(feature = "tokio")]
+    pub fn discard(&mut self) {
+        self.discards = true;
+        self.messages.clear();
+        self.bytes = 0;
     }
 
     pub fn waiting_count(&self) -> usize {

@@ -104,6 +104,12 @@ impl Requests {
         }
     }
 
+    /// Whether a filter that is subscribed to, or being subscribed to, matches this topic name.
+    pub fn covers(&self, topic: &str) -> bool {
+        let matches = |filter: &String| dunlin_core::topic::matches(filter, topic);
+        self.filters.values().flatten().any(matches)
+    }
+
     /// Whether somebody waits for an answer.
     pub fn is_waited_for(&self) -> bool {
         self.waiting > 0

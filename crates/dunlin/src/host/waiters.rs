@@ -18,6 +18,10 @@ impl Waiters {
         self.queue.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether it is the turn of whoever holds `ticket`: nobody came earlier.
     pub fn is_first(&self, ticket: Ticket) -> bool {
         self.queue.front().is_none_or(|(first, _)| *first == ticket)

@@ -1,0 +1,69 @@
+//! The waits of a client as futures that run under any executor.
+//!
+//! Dropping one gives its place in the queue to the next, and loses nothing else.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use dunlin_core::{Publish, QoS, Replace};
+
+use super::received::{Event, Message};
+use super::{Delivery, Error, Host, Ticket};
+
+impl Host {
+    pub async fn publish(self: &Arc<Self>, publish: &Publish<'_>, replace: Replace) -> Result<Delivery, Error> {
+        let mut place = Place { host: self, ticket: 0, leave: Self::leave_room };
+        poll_fn(|cx| self.poll_publish(publish, replace, &mut place.ticket, Some(cx.waker()))).await
+    }
+
+    pub async fn next_message(&self) -> Result<Message, Error> {
+        let mut place = Place { host: self, ticket: 0, leave: Self::leave_messages };
+        poll_fn(|cx| self.poll_message(&mut place.ticket, Some(cx.waker()))).await
+    }
+
+    pub async fn next_event(&self) -> Result<Event, Error> {
+        let mut place = Place { host: self, ticket: 0, leave: Self::leave_events };
+        poll_fn(|cx| self.poll_event(&mut place.ticket, Some(cx.waker()))).await
+    }
+
+    pub async fn connected(&self) -> Result<(), Error> {
+        let mut place = Place { host: self, ticket: 0, leave: Self::leave_connected };
+        poll_fn(|cx| self.poll_connected(&mut place.ticket, Some(cx.waker()))).await
+    }
+
+    pub async fn ended(&self) -> Result<(), Error> {
+        let mut place = Place { host: self, ticket: 0, leave: Self::leave_connected };
+        poll_fn(|cx| self.poll_ended(&mut place.ticket, Some(cx.waker()))).await
+    }
+
+    /// Subscribes, and waits for what the server grants.
+    pub async fn subscribe_one(self: &Arc<Self>, filter: &str, qos: QoS) -> Result<QoS, Error> {
+        let granted = self.subscribe(&[(filter, qos)])?.answered().await?;
+        granted.first().copied().flatten().ok_or_else(|| Error::SubscriptionRefused(filter.to_owned()))
+    }
+
+    /// Publishes `request`, and waits for the next message on `reply_topic`.
+    pub async fn request(self: &Arc<Self>, request: &Publish<'_>, reply_topic: &str) -> Result<Message, Error> {
+        let reply = self.expect_reply(reply_topic)?;
+        if reply.must_subscribe() {
+            self.subscribe_one(reply_topic, request.qos()).await?;
+        }
+        drop(self.publish(request, Replace::Nothing).await?);
+        poll_fn(|cx| reply.poll(cx.waker())).await
+    }
+}
+
+/// A place in a queue, which is given up when a future is dropped.
+struct Place<'a> {
+    host: &'a Host,
+    ticket: Ticket,
+    leave: fn(&Host, &mut Ticket),
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.ticket != 0 {
+            (self.leave)(self.host, &mut self.ticket);
+        }
+    }
+}
