@@ -1,1 +1,24 @@
-//! Durable MQTT sessions on flash and files, for dunlin.
+//! Durable MQTT sessions for dunlin: QoS 1 and 2 that keep their promise when the power goes, at any instruction.
+//!
+//! [`Durable`] puts a [`Store`] under a session and keeps the one order that matters: store first, then send. A store
+//! is a [`FlashStore`] on a few pages of NOR flash, or on hosts a `FileStore`.
+//!
+//! What survives, what does not and what it costs: `docs/durability.md` in the repository.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+mod block;
+mod durable;
+mod flash;
+#[cfg(feature = "std")]
+mod memory;
+mod record;
+mod store;
+mod whole;
+
+pub use durable::{Durable, FilterError, PublishError, Recovery};
+pub use flash::{Blocking, FlashStore};
+#[cfg(feature = "std")]
+pub use memory::MemoryStore;
+pub use store::{Damage, Entry, Store, StoreError};

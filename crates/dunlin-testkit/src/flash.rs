@@ -115,6 +115,7 @@ pub struct Flash<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool 
     /// One per word: written since the last erase.
     written: Vec<bool>,
     powered: bool,
+    zeroing: bool,
     cut: Option<Cut>,
     log: Vec<Operation>,
     erases: Vec<u32>,
@@ -130,12 +131,18 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
             bytes: vec![ERASED; pages * ERASE],
             written: vec![false; pages * ERASE / WRITE],
             powered: true,
+            zeroing: false,
             cut: None,
             log: Vec::new(),
             erases: vec![0; pages],
             bytes_written: 0,
             bytes_read: 0,
         }
+    }
+
+    /// From now on a word that was written may be overwritten with zeros, as nearly all flash allows.
+    pub fn allow_zeroing(&mut self) {
+        self.zeroing = true;
     }
 
     /// Plans a power cut, counted from now. It replaces one that is still planned.
@@ -225,7 +232,10 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
         check_write(self, offset, new.len())?;
         let start = offset as usize;
         let words = start / WRITE..(start + new.len()) / WRITE;
-        if !MULTIWRITE && let Some(word) = words.clone().find(|&word| self.written[word]) {
+        let is_zeroed =
+            |word: usize| self.zeroing && new[word * WRITE - start..][..WRITE].iter().all(|byte| *byte == 0);
+        let is_spent = |word: &usize| self.written[*word] && !is_zeroed(*word);
+        if !MULTIWRITE && let Some(word) = words.clone().find(is_spent) {
             return Err(FlashError::Rewritten((word * WRITE) as u32));
         }
         let cut = self.fails_now(Operation::Write { offset, len: new.len() });
@@ -396,6 +406,17 @@ mod tests {
         flash.erase(0, 64).unwrap();
         flash.write(4, b"wxyz").unwrap();
         assert_eq!(flash.write(64, b"abcd"), Err(FlashError::Rewritten(64)), "the other page was not erased");
+    }
+
+    #[test]
+    fn zeros_may_go_over_a_written_word_where_the_flash_allows_it() {
+        let mut flash = Words::new(1);
+        flash.write(4, b"abcd").unwrap();
+        assert_eq!(flash.write(4, &[0; 4]), Err(FlashError::Rewritten(4)));
+        flash.allow_zeroing();
+        assert_eq!(flash.write(4, &[0, 0, 0, 1]), Err(FlashError::Rewritten(4)));
+        flash.write(4, &[0; 8]).unwrap();
+        assert_eq!(read(&mut flash, 0, 12), *b"\xff\xff\xff\xff\0\0\0\0\0\0\0\0");
     }
 
     #[test]

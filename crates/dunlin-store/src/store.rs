@@ -1,0 +1,137 @@
+//! What a session needs to survive, and what keeps it: [`Store`].
+
+use core::fmt;
+
+use dunlin_core::{Filter, Mark, PacketId, Publish};
+
+/// Keeps the state of one session where a power cut does not reach.
+///
+/// Each method returns when what it was given is on stable storage: after a power cut inside of it, all of it or none
+/// of it is there (of several marks, a part from the front). After an error it is not there. [`FlashStore`] and
+/// [`FileStore`] are such stores; [`Durable`] puts one under a session.
+///
+/// A message is known by its `order`, a number that rises with each message that is put, and comes round after 2^32.
+///
+/// [`FlashStore`]: crate::FlashStore
+/// [`FileStore`]: crate::FileStore
+/// [`Durable`]: crate::Durable
+#[expect(async_fn_in_trait, reason = "stores for devices are not Send, and those for hosts are named")]
+pub trait Store {
+    /// What the medium says when it fails.
+    type Error: fmt::Debug;
+
+    /// Keeps an outgoing message at QoS 1 or 2.
+    ///
+    /// # Errors
+    /// [`Full`](StoreError::Full): no room now. [`TooLarge`](StoreError::TooLarge): there will never be.
+    async fn put(&mut self, id: PacketId, order: u32, publish: &Publish<'_>) -> Result<(), StoreError<Self::Error>>;
+
+    /// Keeps what became of messages, in this order. Room for it is set aside when a message is put.
+    ///
+    /// # Errors
+    /// The medium failed; the marks are to be asked for again.
+    async fn mark(&mut self, marks: &[Mark]) -> Result<(), StoreError<Self::Error>>;
+
+    /// Reads the payload of a message from `offset` on, and says how many bytes; none if it is not there.
+    ///
+    /// # Errors
+    /// The medium failed.
+    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<Self::Error>>;
+
+    /// Keeps a filter that was subscribed to at run time. One that is there already is replaced.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    async fn subscribe(&mut self, filter: &Filter<'_>) -> Result<(), StoreError<Self::Error>>;
+
+    /// Forgets a filter.
+    ///
+    /// # Errors
+    /// The medium failed.
+    async fn unsubscribe(&mut self, filter: &str) -> Result<(), StoreError<Self::Error>>;
+
+    /// What is kept, one entry at a time, counted from 0: released messages in the order of their marks, messages in
+    /// the order in which they were put, identifiers received, filters. `None` behind the last one.
+    ///
+    /// # Errors
+    /// The medium failed.
+    async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, StoreError<Self::Error>>;
+
+    /// The message that was put last: its identifier and order.
+    fn last(&self) -> Option<(PacketId, u32)>;
+
+    /// What was found that could not be read, when the store was opened.
+    fn damage(&self) -> Damage;
+}
+
+/// One thing that a store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// An outgoing QoS 2 message past PUBREC.
+    Released(PacketId),
+    /// An outgoing message that was not acknowledged.
+    Message {
+        /// Its packet identifier.
+        id: PacketId,
+        /// Its place in the order of messages, and the name of its payload.
+        order: u32,
+        /// The message without its payload.
+        head: Publish<'a>,
+        /// Bytes of its payload.
+        len: u32,
+    },
+    /// An incoming QoS 2 message that was handled.
+    Received(PacketId),
+    /// A filter that was subscribed to at run time.
+    Subscription(Filter<'a>),
+}
+
+/// What a store could not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// Records that were written whole and cannot be read any more. What they held is lost: a message, or what became
+    /// of one.
+    pub records: u32,
+    /// Nothing could be read, and the medium was erased.
+    pub is_reset: bool,
+}
+
+/// Why a store did not keep something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreError<E> {
+    /// No room now; some appears when messages are acknowledged.
+    Full,
+    /// It can never fit: see the limits of the store.
+    TooLarge,
+    /// It was written and reads back as something else, again and again: the medium is worn out.
+    Unreliable,
+    /// The store is of a newer format than this program knows. It was not touched.
+    Newer {
+        /// The format's number.
+        format: u8,
+    },
+    /// The store holds more than this program has room for in its tables; it was not touched. Enlarge them.
+    TooSmall,
+    /// The region is no place for a store: its bounds are not those of pages, or it has fewer than two.
+    Region,
+    /// The medium failed.
+    Medium(E),
+}
+
+impl<E: fmt::Display> fmt::Display for StoreError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the store is full"),
+            Self::TooLarge => f.write_str("larger than the store can keep"),
+            Self::Unreliable => f.write_str("what was written reads back as something else"),
+            Self::Newer { format } => write!(f, "the store has format {format}, which is newer than this program"),
+            Self::TooSmall => f.write_str("the store holds more than this program has tables for"),
+            Self::Region => f.write_str("the region is no place for a store"),
+            Self::Medium(error) => write!(f, "the medium failed: {error}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> core::error::Error for StoreError<E> {}
