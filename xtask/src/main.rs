@@ -14,6 +14,7 @@ mod firmware;
 mod model;
 mod packages;
 mod panic;
+mod power;
 mod process;
 mod readme;
 mod sizes;
@@ -48,11 +49,15 @@ const STAGES: &[Stage] = &[
         about: "a million states of the session break no rule, and every fault shows",
         run: model::run,
     },
+    Stage { name: "power", about: "no message is lost or doubled when the power fails", run: power::run },
     Stage { name: "stack", about: "no call into the core needs more than 512 bytes of stack", run: stack::run },
 ];
 
 /// What takes too long for every change.
-const VERIFY: &[Stage] = &[Stage { name: "model", about: "ten million states of the session", run: model::verify }];
+const VERIFY: &[Stage] = &[
+    Stage { name: "model", about: "ten million states of the session", run: model::verify },
+    Stage { name: "power", about: "every power cut of every story, and two hundred kills", run: power::verify },
+];
 
 fn main() -> ExitCode {
     let argument = std::env::args().nth(1);

@@ -10,6 +10,8 @@
 
 mod block;
 mod durable;
+#[cfg(feature = "std")]
+mod file;
 mod flash;
 #[cfg(feature = "std")]
 mod memory;
@@ -18,6 +20,8 @@ mod store;
 mod whole;
 
 pub use durable::{Durable, FilterError, PublishError, Recovery};
+#[cfg(feature = "std")]
+pub use file::FileStore;
 pub use flash::{Blocking, FlashStore};
 #[cfg(feature = "std")]
 pub use memory::MemoryStore;

@@ -1,6 +1,6 @@
 //! A session on flash that talks to a model broker while the power fails, and a judge who knows only the promise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_core::{Event, Filter, Inbox, Instant, Options, Publish, QoS, Session, Storage, Transmit};
 use dunlin_store::{Blocking, Durable, FlashStore, PublishError, StoreError};
@@ -220,7 +220,7 @@ fn act_once<S: dunlin_store::Store<Error = FlashError>>(
             let filter = Filter::new(filter, QoS::AtLeastOnce).expect("a filter");
             match mqtt.subscribe(&filter) {
                 Ok(_) => {
-                    world.filters.insert(filter.text().to_owned(), true);
+                    world.filters.insert(filter.text().to_owned());
                 }
                 Err(dunlin_store::FilterError::Store(error)) => {
                     world.filters.remove(filter.text());
@@ -346,7 +346,7 @@ struct World {
     owed: Vec<(u32, u8)>,
     shows: BTreeMap<u32, Shown>,
     order: Vec<u32>,
-    filters: BTreeMap<String, bool>,
+    filters: BTreeSet<String>,
     up: Stream,
     down: Stream,
     /// Identifiers of QoS 2 messages on their way to the client.
@@ -481,7 +481,7 @@ impl World {
             }
         }
         let subscribed = self.broker.subscriptions(CLIENT);
-        for (filter, _) in &self.filters {
+        for filter in &self.filters {
             if !subscribed.iter().any(|(other, _)| other == filter) {
                 return Err(format!("{filter} is not subscribed to any more"));
             }
