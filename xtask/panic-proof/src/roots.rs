@@ -124,6 +124,11 @@ roots! {
     "Storage::default" => Memories::default,
     "Storage::new" => Memories::new,
     "Storage::split" => Memories::split,
+    "Topic::as_bytes" => Topic::as_bytes,
+    "Topic::as_str" => Topic::as_str,
+    "Topic::deref" => Topic::deref,
+    "Topic::eq" => equals,
+    "Topic::levels" => Topic::levels,
     "filter_len" => filter_len,
     "is_filter" => is_filter,
     "is_name" => is_name,
@@ -138,4 +143,8 @@ fn granted(codes: &ReturnCodes<'_>) -> Option<QoS> {
 
 fn last_mark(session: &Session<'_>) -> Option<Mark> {
     session.marks().last()
+}
+
+fn equals(topic: &Topic<'_>, text: &str) -> bool {
+    *topic == *text || *topic == text
 }

@@ -1,7 +1,7 @@
 //! The world outside the application, defined in outside.s: a transport with a send window of its own, a clock, and whoever
 //! wants the messages.
 
-use dunlin_core::Instant;
+use dunlin_core::{Instant, Topic};
 
 unsafe extern "C" {
     safe fn transport_connect() -> i32;
@@ -47,6 +47,7 @@ pub fn clock() -> Instant {
     Instant::from_millis(clock_ms().into())
 }
 
-pub fn on_message(topic: &str, payload: &[u8]) {
+pub fn on_message(topic: Topic<'_>, payload: &[u8]) {
+    let topic = topic.as_bytes();
     message_arrived(topic.as_ptr(), topic.len(), payload.as_ptr(), payload.len());
 }
