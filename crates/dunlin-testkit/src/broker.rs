@@ -208,12 +208,12 @@ impl Broker {
     /// When [`tick`](Self::tick) has something to do.
     pub fn deadline(&self) -> Option<u64> {
         let delayed = self.delayed.iter().map(|(due, ..)| *due);
-        delayed.chain(self.links.values().filter_map(silence_ends).map(|end| end + 1)).min()
+        delayed.chain(self.links.values().filter_map(silence_ends).map(|end| end.saturating_add(1))).min()
     }
 }
 
 fn silence_ends(link: &Link) -> Option<u64> {
-    (link.keep_alive_ms > 0 && !link.closed).then(|| link.heard + link.keep_alive_ms * 3 / 2)
+    (link.keep_alive_ms > 0 && !link.closed).then(|| link.heard.saturating_add(link.keep_alive_ms * 3 / 2))
 }
 
 // What tests ask.

@@ -327,6 +327,12 @@ impl Referee {
 
     fn message_again(&mut self, id: u16, message: &Message) {
         let fingerprint = fingerprint(message);
+        let is_same = |x: &Exchange| x.fingerprint == fingerprint && x.qos == message.qos;
+        // Another message under an identifier that may be free again: its first sending was lost, or only planned.
+        let is_another = |x: &Exchange| x.id == id && x.stages & stage::DONE != 0 && !is_same(x);
+        if self.exchanges.iter().any(is_another) {
+            self.fresh_id(id);
+        }
         let Some(at) = self.exchanges.iter().position(|x| x.id == id) else {
             // [MQTT-3.3.1-3] DUP says that this is a re-transmission and nothing else.
             let may_be_one = match self.view {
@@ -342,7 +348,7 @@ impl Referee {
         };
         let known = &self.exchanges[at];
         let (stages, on_link) = (known.stages, known.on_link);
-        let same = known.fingerprint == fingerprint && known.qos == message.qos;
+        let same = is_same(known);
         if on_link {
             self.breach("U311-10", format!("PUBLISH #{id} again on a connection that is still up"));
         } else if !self.resumed {
@@ -421,7 +427,16 @@ impl Referee {
     }
 
     /// There is no session any more: what the client sends from here on, it sends for the first time.
+    ///
+    /// Seen from the broker, the client may never read that. Then it goes on as if nothing had happened, and the next
+    /// CONNACK says that it is right.
     fn forget(&mut self) {
+        if self.view == View::Broker && !self.clean {
+            for exchange in &mut self.exchanges {
+                exchange.stages |= stage::DONE;
+            }
+            return;
+        }
         self.exchanges.clear();
         self.recorded.clear();
         self.pubrels.clear();
@@ -440,8 +455,8 @@ impl Referee {
             return;
         };
         self.exchanges[at].stages = self.reached(self.exchanges[at].stages, stage::DONE);
-        if self.view == View::Client && !self.rebooted {
-            self.not_released(id);
+        if self.view == View::Client {
+            self.pubrels.retain(|due| due.id != id);
         }
     }
 

@@ -54,7 +54,7 @@ impl Pipe {
         let taken = room.min(bytes.len());
         let jitter = self.jitter.as_mut().map_or(0, |(most, rng)| rng.below(*most as usize + 1) as u64);
         let last = self.on_the_way.back().map_or(0, |(due, _)| *due);
-        let due = last.max(now + self.delay_ms + jitter);
+        let due = last.max(now.saturating_add(self.delay_ms + jitter));
         self.on_the_way.extend(bytes[..taken].iter().map(|byte| (due, *byte)));
         taken
     }
