@@ -58,6 +58,12 @@ impl Ids {
         Some(id)
     }
 
+    /// An identifier came into use that was not given out here: what is free must be looked up again.
+    #[cfg(feature = "durable")]
+    pub fn look_again(&mut self) {
+        self.free = 0;
+    }
+
     /// Goes on from `id`, after a restart.
     pub fn go_on_from(&mut self, id: PacketId) {
         *self = Self { next: id.get(), free: 0 };

@@ -348,7 +348,9 @@ impl<'s> Session<'s> {
             Restored::External { id, publish, payload } => self.restore_message(id, &publish, Some(payload)),
             Restored::Released(id) => {
                 self.check_free(id)?;
-                self.outbound.admit_released(id).map_err(|_| RestoreError::Full)
+                self.outbound.admit_released(id).map_err(|_| RestoreError::Full)?;
+                self.ids.look_again(); // [MQTT-2.3.1-2]
+                Ok(())
             }
             Restored::Received(id) => self.inbound.restore(id),
             Restored::Subscription(filter) => self.restore_filter(&filter),
@@ -559,6 +561,7 @@ impl<'s> Session<'s> {
         let admission = Admission { id: Some(id), replaces: Replace::Nothing, wants_mark: false };
         self.outbound.admit(&outgoing, publish.payload, &admission, external);
         self.outbound.set_dup_on_last();
+        self.ids.look_again(); // [MQTT-2.3.1-2]
         Ok(())
     }
 
