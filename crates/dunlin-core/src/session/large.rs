@@ -55,6 +55,11 @@ impl Large {
         self.phase == Phase::Idle
     }
 
+    /// Whether a message passes by that was handled before.
+    pub fn is_repeated(&self) -> bool {
+        self.phase == Phase::Skip { report: Report::No }
+    }
+
     /// The stream is gone, in the middle of a message perhaps.
     pub fn rewind(&mut self) {
         self.phase = Phase::Idle;

@@ -153,7 +153,7 @@ impl Session<'_> {
             Link::Up | Link::Closing => {}
             Link::Down | Link::Await | Link::Closed => return Current::Nothing,
         }
-        if let Some(ack) = self.inbound.next_ack() {
+        if let Some(ack) = self.next_ack() {
             return Current::Ack(ack);
         }
         if self.link == Link::Closing {
@@ -174,6 +174,16 @@ impl Session<'_> {
             return Current::Bare(header::PINGREQ);
         }
         Current::Nothing
+    }
+
+    /// An acknowledgement never leaves before the last byte of its message has come. A message that passes by without
+    /// being shown, since it is known, is owed one from its head on: while it does, they all wait.
+    fn next_ack(&mut self) -> Option<[u8; 4]> {
+        #[cfg(feature = "large")]
+        if self.large.is_repeated() {
+            return None;
+        }
+        self.inbound.next_ack()
     }
 
     /// Requests go before messages, so that the answer to a message finds its subscription. While an identifier of
