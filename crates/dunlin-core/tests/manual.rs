@@ -1,0 +1,145 @@
+//! Acknowledgement by the application.
+
+use dunlin_core::{Options, QoS};
+use dunlin_testkit::Seen::{self, Connected};
+use dunlin_testkit::{CLIENT, Message, PUBACK, PUBREC, Packet, Pair, Persistence, RESUMING};
+
+use crate::qos1::permutations;
+
+const MANUAL: Options = RESUMING.manual_acks();
+
+fn with_messages(qos: u8, count: u16) -> Pair {
+    let mut pair = Pair::connected(MANUAL);
+    pair.subscribe("a", QoS::ExactlyOnce).unwrap();
+    pair.run();
+    pair.clear();
+    for number in 1..=count {
+        pair.broker.publish(Message::new("a", number.to_string()).qos(qos));
+    }
+    pair.run();
+    assert_eq!(pair.receipts.len(), usize::from(count));
+    pair
+}
+
+#[test]
+fn nothing_is_acknowledged_before_the_application_says_so() {
+    // [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+    for (qos, answer) in [(1, Packet::Puback(1)), (2, Packet::Pubrec(1))] {
+        let mut pair = with_messages(qos, 1);
+        pair.run_for(30_000);
+        assert_eq!(pair.sent(), []);
+        assert!(pair.client.acknowledge(pair.receipts[0]));
+        pair.run();
+        assert_eq!(pair.sent()[0], answer);
+        assert!(!pair.client.acknowledge(pair.receipts[0]), "once");
+        assert_eq!(pair.broker.unfinished(CLIENT), 0);
+    }
+}
+
+#[test]
+fn acknowledgements_leave_in_the_order_of_the_messages_whatever_the_application_does_first() {
+    // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+    for (qos, kind) in [(1, PUBACK), (2, PUBREC)] {
+        for order in permutations(4) {
+            let mut pair = with_messages(qos, 4);
+            for which in order {
+                assert!(pair.client.acknowledge(pair.receipts[usize::from(which) - 1]));
+                pair.run();
+            }
+            let sent: Vec<u16> = pair.sent_of(kind).iter().filter_map(Packet::id).collect();
+            assert_eq!(sent, [1, 2, 3, 4]);
+            assert_eq!(pair.broker.unfinished(CLIENT), 0);
+        }
+    }
+}
+
+#[test]
+fn a_message_without_acknowledgement_holds_up_those_behind_it_and_nothing_else() {
+    let mut pair = with_messages(1, 3);
+    assert!(pair.client.acknowledge(pair.receipts[1]));
+    assert!(pair.client.acknowledge(pair.receipts[2]));
+    pair.run();
+    assert_eq!(pair.sent(), []);
+    pair.publish(&dunlin_core::Publish::new("b", b"").exactly_once()).unwrap();
+    pair.run();
+    assert!(pair.client.outgoing_count() == 0);
+}
+
+#[test]
+fn a_receipt_of_an_earlier_connection_acknowledges_nothing_at_qos1() {
+    let mut pair = with_messages(1, 1);
+    let old = pair.receipts.remove(0);
+    pair.cut();
+    pair.run();
+    let message = Message::new("a", "1").qos(1);
+    let expected = [Seen::Message(message.clone()), Connected { resumed: true }, Seen::Again(message)];
+    assert_eq!(pair.client_events(), expected);
+    assert!(!pair.client.acknowledge(old));
+    pair.run();
+    assert_eq!(pair.sent_of(PUBACK), []);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.broker.unfinished(CLIENT), 0);
+}
+
+#[test]
+fn a_receipt_of_an_earlier_connection_is_good_at_qos2_and_the_message_is_not_shown_again() {
+    // [MQTT-4.3.3-2]
+    let mut pair = with_messages(2, 1);
+    pair.cut();
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"1")]);
+    assert_eq!(pair.sent_of(PUBREC), []);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), [Packet::Pubrec(1)]);
+    assert_eq!(pair.broker.unfinished(CLIENT), 0);
+}
+
+#[test]
+fn a_qos2_message_acknowledged_while_the_link_is_down_is_answered_when_it_comes_again() {
+    let mut pair = with_messages(2, 1);
+    pair.cut();
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"1")]);
+    assert_eq!(pair.broker.unfinished(CLIENT), 0);
+}
+
+#[test]
+fn a_receipt_of_a_lost_session_acknowledges_nothing() {
+    for qos in [1, 2] {
+        let mut pair = with_messages(qos, 1);
+        let old = pair.receipts.remove(0);
+        pair.broker.restart(Persistence::Lost);
+        pair.run();
+        // The same identifier for another message.
+        pair.broker.inject(CLIENT, Packet::publish(1, Message::new("a", "new").qos(qos)));
+        pair.run();
+        assert!(!pair.client.acknowledge(old));
+        pair.run();
+        assert_eq!((pair.sent_of(PUBACK), pair.sent_of(PUBREC)), (vec![], vec![]));
+        assert!(pair.client.acknowledge(pair.receipts[0]));
+        pair.run();
+        assert_eq!(pair.sent_of(PUBACK).len() + pair.sent_of(PUBREC).len(), 1);
+    }
+}
+
+#[test]
+fn messages_at_qos0_have_no_receipt() {
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.inject(CLIENT, Packet::publish(0, Message::new("a", "1")));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"1")]);
+    assert!(pair.receipts.is_empty());
+}
+
+#[test]
+fn without_manual_acknowledgement_a_receipt_does_no_harm() {
+    let mut pair = Pair::resuming();
+    pair.broker.inject(CLIENT, Packet::publish(5, Message::new("a", "1").qos(1)));
+    pair.run();
+    assert!(!pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent(), [Packet::Puback(5)]);
+}
