@@ -1,0 +1,197 @@
+//! Clients of the library, as the story uses them.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dunlin::Publish;
+use dunlin::blocking::{Builder, Client, Event};
+use dunlin::reconnect::Backoff;
+use dunlin::url::{Address, Scheme};
+
+use super::ledger::Ledger;
+use super::link::Link;
+use super::packet::Kind;
+use super::screen::Screen;
+use super::{LIMIT, broker, stuck};
+use crate::exit::Failure;
+
+/// Where the clients meet.
+pub struct Stage {
+    /// Host and port of the broker.
+    pub server: String,
+    user: Option<(String, Vec<u8>)>,
+    /// Keeps topics and client identifiers apart from others on the user's broker.
+    tag: String,
+    screen: Arc<Screen>,
+    ledger: Arc<Ledger>,
+}
+
+/// A client, and its link to the broker.
+pub struct Actor {
+    pub name: &'static str,
+    pub client: Client,
+    pub link: Link,
+    screen: Arc<Screen>,
+}
+
+impl Stage {
+    /// Around our own broker.
+    pub fn ours(broker: SocketAddr, screen: Arc<Screen>, ledger: Arc<Ledger>) -> Self {
+        let (user, password) = broker::USER;
+        let user = Some((user.to_owned(), password.into()));
+        Self { server: broker.to_string(), user, tag: String::new(), screen, ledger }
+    }
+
+    /// Around the user's broker.
+    ///
+    /// # Errors
+    /// The URL names none that the demo can use, or it does not let us in.
+    pub fn theirs(url: &str, screen: Arc<Screen>, ledger: Arc<Ledger>) -> Result<Self, Failure> {
+        let address: Address = url.parse().map_err(|error| Failure::usage(format!("--broker: {error}")))?;
+        if address.scheme() != Scheme::Mqtt {
+            let text = "--broker: the demo shows the packets on the link, so it needs one that it can read: mqtt://";
+            return Err(Failure::usage(text));
+        }
+        let user = address.user_name().map(|name| (name.to_owned(), address.password().unwrap_or_default().to_vec()));
+        let host =
+            if address.host().contains(':') { format!("[{}]", address.host()) } else { address.host().to_owned() };
+        let server = format!("{host}:{}", address.port());
+        let stage = Self { server, user, tag: format!("{:04x}", fastrand::u16(..)), screen, ledger };
+        stage.wipe("pump")?;
+        stage.screen.line(format_args!("The broker is {address}; all topics begin with {}.", stage.topic("")));
+        if stage.user.is_none() {
+            stage.screen.line("Left out: user name and password, since the URL has none.");
+        }
+        stage.screen.line("Left out: a broker that restarts without its memory; its sessions are cleared instead.");
+        Ok(stage)
+    }
+
+    /// For a title.
+    pub fn credentials(&self) -> &'static str {
+        if self.user.is_some() { " with user name and password" } else { "" }
+    }
+
+    /// The broker is another one now.
+    pub fn move_to(&mut self, broker: SocketAddr) {
+        self.server = broker.to_string();
+    }
+
+    /// A topic, or filter, of this run.
+    pub fn topic(&self, topic: &str) -> String {
+        if self.tag.is_empty() { topic.to_owned() } else { format!("dunlin-demo-{}/{topic}", self.tag) }
+    }
+
+    /// A client connects, on a link of its own, and notes in the ledger what it receives.
+    ///
+    /// # Errors
+    /// No connection.
+    pub fn enter(
+        &self,
+        name: &'static str,
+        options: impl FnOnce(Builder, &dyn Fn(&str) -> String) -> Builder,
+    ) -> Result<Actor, Failure> {
+        let link =
+            Link::new(name, &self.server, self.screen.clone()).map_err(|error| Failure::local(error.to_string()))?;
+        let builder = self.builder(name, &link.address().ip().to_string(), link.address().port());
+        let client = options(builder, &|topic| self.topic(topic)).start()?;
+        let (receiver, screen, ledger) = (client.clone(), self.screen.clone(), self.ledger.clone());
+        thread::spawn(move || {
+            while let Ok(message) = receiver.next() {
+                let payload = String::from_utf8_lossy(message.payload());
+                screen.note(name, format_args!("has {} \"{payload}\"", message.topic()));
+                ledger.arrived(name, message.topic(), message.payload());
+            }
+        });
+        let actor = Actor { name, client, link, screen: self.screen.clone() };
+        actor.comes_back(false)?;
+        Ok(actor)
+    }
+
+    /// The broker forgets the session of this client.
+    ///
+    /// # Errors
+    /// It does not let us in.
+    pub fn wipe(&self, name: &str) -> Result<(), Failure> {
+        self.directly(name)?.close(LIMIT)?;
+        Ok(())
+    }
+
+    /// Leaves nothing on the user's broker.
+    pub fn clean_up<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            let Ok(client) = self.directly(name) else { continue };
+            let _ = client.publish(&Publish::new(&self.topic("plant/valve/status"), b"").retain());
+            let _ = client.close(LIMIT);
+        }
+    }
+
+    /// A client with this name and a clean session, not on a link of the story.
+    fn directly(&self, name: &str) -> Result<Client, Failure> {
+        let (host, port) = self.server.rsplit_once(':').unwrap_or((&self.server, "1883"));
+        let host = host.trim_matches(['[', ']']);
+        Ok(self.builder(name, host, port.parse().unwrap_or(1883)).connect()?)
+    }
+
+    fn builder(&self, name: &str, host: &str, port: u16) -> Builder {
+        let id = if self.tag.is_empty() { name.to_owned() } else { format!("dunlin{}{name}", self.tag) };
+        let builder = Builder::for_address(Address::tcp(host, port), &id)
+            .keep_alive(Duration::from_secs(30))
+            .timeout(LIMIT)
+            .reconnect(Backoff::new(Duration::from_millis(50), Duration::from_millis(200)));
+        match &self.user {
+            Some((user, password)) => builder.credentials(user, password),
+            None => builder,
+        }
+    }
+}
+
+impl Actor {
+    /// Waits for the next connection, and for the session that should be found there.
+    ///
+    /// # Errors
+    /// No connection, or the other kind of session.
+    pub fn comes_back(&self, resumed: bool) -> Result<(), Failure> {
+        let until = Instant::now() + LIMIT;
+        while let Some(event) = self.client.next_event_timeout(until.saturating_duration_since(Instant::now()))? {
+            match event {
+                Event::Connected { resumed: is_resumed } if is_resumed == resumed => return Ok(()),
+                Event::Connected { resumed: true } => return Err(Failure::local("the session was not forgotten")),
+                Event::Connected { resumed: false } => return Err(Failure::local("the session was lost")),
+                _ => {}
+            }
+        }
+        Err(stuck("a connection"))
+    }
+
+    /// Its link goes down, and stays down.
+    ///
+    /// # Errors
+    /// The client does not notice.
+    pub fn goes(&self) -> Result<(), Failure> {
+        self.note("is cut off");
+        self.link.down();
+        let until = Instant::now() + LIMIT;
+        while let Some(event) = self.client.next_event_timeout(until.saturating_duration_since(Instant::now()))? {
+            if matches!(event, Event::Disconnected { .. }) {
+                return Ok(());
+            }
+        }
+        Err(stuck("the client to notice that its link is down"))
+    }
+
+    /// Waits until so many packets of this kind have passed on the link.
+    ///
+    /// # Errors
+    /// They have not.
+    pub fn saw(&self, kind: Kind, count: usize) -> Result<(), Failure> {
+        if self.link.wait_for(kind, count, LIMIT) { Ok(()) } else { Err(stuck("the subscriptions")) }
+    }
+
+    /// Something to say about this client.
+    pub fn note(&self, text: impl Display) {
+        self.screen.note(self.name, text);
+    }
+}

@@ -1,0 +1,121 @@
+//! `dunlin sub`: prints what arrives.
+//!
+//! A message is acknowledged when it has been written and flushed, not before: with a kept session, one that was not
+//! printed comes again.
+
+use std::io::{self, ErrorKind, Write, stdout};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin::blocking::{Client, Error, Message};
+use dunlin::topic;
+use jiff::Zoned;
+
+use crate::args::SubArgs;
+use crate::connect::{self, Connection};
+use crate::exit::Failure;
+use crate::format::NotJson;
+use crate::supervise::{self, Task};
+
+/// Subscribes and prints, as `args` say.
+///
+/// # Errors
+/// See [`crate::exit::HELP`].
+pub fn run(mut args: SubArgs) -> Result<(), Failure> {
+    let Connection { builder, server, topic } = connect::connection(&args.connection)?;
+    args.topics.extend(topic);
+    if args.topics.is_empty() {
+        return Err(Failure::usage("no topic: give one with -t, or in the URL of -L"));
+    }
+    for filter in args.topics.iter().chain(&args.filter_out) {
+        if !topic::is_filter(filter) {
+            let text = format!("{filter:?} is no topic filter: + stands for a whole level, # for the last ones");
+            return Err(Failure::usage(text));
+        }
+    }
+    let client = builder.manual_acks().start()?;
+    let connection = args.connection.clone();
+    let (filters, held) = (args.topics.len(), Arc::default());
+    let task = Task { server, connection: &connection, timeout: args.timeout, filters, held };
+    supervise::run(&client, task, move |client| match print(client, &args) {
+        // Whoever read has had enough, as with `| head`.
+        Err(Stop::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(Stop::Write(error)) => Err(Failure::local(format!("standard output: {error}"))),
+        Err(Stop::Client(error)) => Err(error.into()),
+        Ok(()) => Ok(()),
+    })
+}
+
+/// Why nothing more is printed.
+enum Stop {
+    Write(io::Error),
+    Client(Error),
+}
+
+/// Some servers take no more filters at a time.
+const AT_ONCE: usize = 8;
+
+/// How long one wait lasts. It is repeated: `-W` and signals end the command.
+const WHILE: Duration = Duration::from_secs(3600);
+
+fn print(client: &Client, args: &SubArgs) -> Result<(), Stop> {
+    let filters: Vec<_> = args.topics.iter().map(|filter| (filter.as_str(), args.qos)).collect();
+    let requests: Result<Vec<_>, _> = filters.chunks(AT_ONCE).map(|some| client.request_subscribe(some)).collect();
+    let requests = requests?;
+    if args.exit_when_subscribed {
+        for request in &requests {
+            while let Err(error) = request.wait(WHILE) {
+                if !matches!(error, Error::Timeout) {
+                    return Err(error.into());
+                }
+            }
+        }
+        return Ok(());
+    }
+    let mut left = args.count;
+    while left != Some(0) {
+        let message = client.next()?;
+        let is_wanted = !(args.no_retained && message.is_retain()
+            || args.filter_out.iter().any(|filter| topic::matches(filter, message.topic())));
+        if is_wanted {
+            write(&message, args).map_err(Stop::Write)?;
+            left = left.map(|left| left - 1);
+        }
+        // Refused when the connection it came with is gone: then it comes again, at QoS 1.
+        let _ = client.acknowledge(&message);
+    }
+    Ok(())
+}
+
+/// As `mosquitto_sub` does: an empty payload is `(null)` with `-v`, and nothing at all without.
+fn write(message: &Message, args: &SubArgs) -> io::Result<()> {
+    let is_empty = message.payload().is_empty();
+    let text = match (&args.format, args.verbose) {
+        (Some(format), _) => format.render(message, &Zoned::now()),
+        (None, true) if is_empty => Ok(format!("{} (null)", message.topic()).into_bytes()),
+        (None, true) => Ok([message.topic().as_bytes(), b" ", message.payload()].concat()),
+        (None, false) if is_empty => return Ok(()),
+        (None, false) => Ok(message.payload().to_vec()),
+    };
+    let mut text = match text {
+        Ok(text) => text,
+        Err(NotJson) => {
+            if !args.connection.quiet {
+                anstream::eprintln!("dunlin: the payload of a message on {} is not JSON", message.topic());
+            }
+            return Ok(());
+        }
+    };
+    if !args.no_line_end {
+        text.push(b'\n');
+    }
+    let mut out = stdout().lock();
+    out.write_all(&text)?;
+    out.flush()
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}

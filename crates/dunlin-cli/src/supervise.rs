@@ -1,0 +1,148 @@
+//! Watches a client while a command does its work: signals, lost connections, the time of `-W`.
+//!
+//! The work runs in a thread of its own, since it may sit in a read of standard input that nothing can interrupt.
+//! Whatever comes first, the work's end or one of the above, decides how the command ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use dunlin::blocking::{Client, Error, Event, Reason};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::ConnectionArgs;
+use crate::exit::Failure;
+
+/// After a signal, the time for what is under way; then DISCONNECT.
+const GRACE: Duration = Duration::from_millis(1200);
+
+/// What the supervisor has to know of a command besides its client.
+pub struct Task<'a> {
+    /// Where to, for messages.
+    pub server: String,
+    /// Who connects.
+    pub connection: &'a ConnectionArgs,
+    /// The time of `-W`.
+    pub timeout: Option<Duration>,
+    /// How many filters are subscribed to: when the server refuses all of them, there is nothing left to do.
+    pub filters: usize,
+    /// Messages that the work holds and the client has not accepted.
+    pub held: Arc<AtomicUsize>,
+}
+
+enum End {
+    Done(Result<(), Failure>),
+    Failed(Failure),
+    Signal,
+}
+
+/// Does `work`, and closes the client, whatever ends it.
+///
+/// # Errors
+/// Those of the work; a connection that is not made again; the time of `-W`; messages that a signal left undelivered.
+pub fn run(
+    client: &Client,
+    task: Task<'_>,
+    work: impl FnOnce(&Client) -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let (ends, end) = channel();
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::local(error.to_string()))?;
+    let signalled = ends.clone();
+    thread::spawn(move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            let _ = signalled.send(End::Signal);
+        }
+        if let Some(signal) = signals.next() {
+            std::process::exit(128 + signal); // the second one: at once
+        }
+    });
+    let watch = Watch {
+        client: client.clone(),
+        server: task.server.clone(),
+        ends: ends.clone(),
+        filters: task.filters,
+        no_reconnect: task.connection.no_reconnect,
+        is_quiet: task.connection.quiet,
+        is_debugging: task.connection.debug,
+    };
+    thread::spawn(move || watch.run());
+    let worker = client.clone();
+    thread::spawn(move || ends.send(End::Done(work(&worker))));
+
+    let end = match task.timeout {
+        Some(timeout) => end.recv_timeout(timeout),
+        None => end.recv().map_err(RecvTimeoutError::from),
+    };
+    let closed = client.close(GRACE);
+    let result = match end {
+        Ok(End::Done(result)) => result,
+        Ok(End::Failed(failure)) => Err(failure),
+        Ok(End::Signal) => {
+            let unfinished = if let Err(Error::Unfinished(count)) = closed { count } else { 0 };
+            match unfinished.max(client.stats().in_flight) + task.held.load(Ordering::SeqCst) {
+                0 => Ok(()),
+                count => Err(Failure::undelivered(count)),
+            }
+        }
+        Err(_) => Err(Failure::timed_out()),
+    };
+    result.map_err(|failure| failure.at(&task.server))
+}
+
+/// Says on standard error what happens to the connection.
+struct Watch {
+    client: Client,
+    server: String,
+    ends: Sender<End>,
+    filters: usize,
+    no_reconnect: bool,
+    is_quiet: bool,
+    is_debugging: bool,
+}
+
+impl Watch {
+    fn run(self) {
+        let mut is_trouble = false;
+        let mut refused = 0;
+        while let Ok(event) = self.client.next_event() {
+            match event {
+                Event::Connected { resumed } => {
+                    if is_trouble || self.is_debugging {
+                        self.say(if resumed { "connected, session resumed" } else { "connected" });
+                    }
+                    is_trouble = false;
+                }
+                Event::Disconnected { reason: Reason::Closed, .. } => {}
+                Event::Disconnected { reason, retry_in: Some(wait) } if !self.no_reconnect => {
+                    is_trouble = true;
+                    let (server, wait) = (&self.server, wait.as_secs_f32());
+                    self.say(&format!("no connection to {server}: {reason}; next attempt in {wait:.1} s"));
+                }
+                Event::Disconnected { reason, .. } => {
+                    let _ = self.ends.send(End::Failed(Failure::connection(&reason)));
+                }
+                Event::SubscriptionRefused { filter } => {
+                    refused += 1;
+                    let failure = Failure::from(Error::SubscriptionRefused(filter));
+                    if refused < self.filters {
+                        self.say(&failure.text);
+                    } else {
+                        let _ = self.ends.send(End::Failed(failure));
+                    }
+                }
+                Event::Skipped { len, .. } => self.say(&format!("skipped a message of {len} bytes")),
+                _ => {}
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if !self.is_quiet {
+            anstream::eprintln!("dunlin: {text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+use dunlin_testkit::Rng;
+use dunlin_testkit::mosquitto::Mosquitto;
+
+use crate::tool::*;
+
+fn message(topic: &str, payload: &str, qos: u8, retain: bool) -> (String, String, u8, bool) {
+    (topic.to_owned(), payload.to_owned(), qos, retain)
+}
+
+#[test]
+fn each_source_gives_the_payload_that_it_should() {
+    let broker = Mosquitto::start();
+    let observer = observer(&broker, "a/#");
+    let file = broker.directory().join("payload");
+    std::fs::write(&file, "from a file\n").unwrap();
+    let file = file.display();
+
+    succeeds(dunlin_at(&broker, "pub -t a/m -m hello"));
+    succeeds(dunlin_at(&broker, "pub -t a/dash -m -1"));
+    succeeds(dunlin_at(&broker, &format!("pub -t a/f -f {file}")));
+    succeeds(dunlin_at(&broker, "pub -t a/n -n"));
+    assert_eq!(Running::with_input(dunlin_at(&broker, "pub -t a/s -s"), "one\ntwo\n").end().0, 0);
+    assert_eq!(Running::with_input(dunlin_at(&broker, "pub -t a/l -l"), "one\n\nthree").end().0, 0);
+
+    let expected = [
+        ("a/m", "hello"),
+        ("a/dash", "-1"),
+        ("a/f", "from a file\n"),
+        ("a/n", ""),
+        ("a/s", "one\ntwo\n"),
+        ("a/l", "one"),
+        ("a/l", ""),
+        ("a/l", "three"),
+    ];
+    for (topic, payload) in expected {
+        assert_eq!(next_text(&observer), message(topic, payload, 0, false));
+    }
+}
+
+#[test]
+fn quality_of_service_retain_and_repeat_are_as_asked_for() {
+    let broker = Mosquitto::start();
+    let live = observer(&broker, "a/#");
+    for qos in 0..3 {
+        succeeds(dunlin_at(&broker, &format!("pub -t a/{qos} -m x -q {qos} -r")));
+        assert_eq!(next_text(&live), message(&format!("a/{qos}"), "x", qos, false));
+    }
+    succeeds(dunlin_at(&broker, "pub -t a/1 -q 1 -r -n"));
+    succeeds(dunlin_at(&broker, "pub -t a/three -m again -q 1 --repeat 3 --repeat-delay 0.01"));
+    assert_eq!(next_text(&live).1, "");
+    for _ in 0..3 {
+        assert_eq!(next_text(&live), message("a/three", "again", 1, false));
+    }
+    live.close(LIMIT).unwrap();
+
+    let late = observer(&broker, "a/#");
+    let mut retained = [next_text(&late), next_text(&late)];
+    retained.sort();
+    assert_eq!(retained, [message("a/0", "x", 0, true), message("a/2", "x", 2, true)]);
+}
+
+/// Ten thousand lines, and a last one without an end.
+fn lines() -> (String, Vec<String>) {
+    let lines: Vec<_> = (0..10_000).map(|n| format!("line {n}")).collect();
+    (lines.join("\n"), lines)
+}
+
+#[test]
+fn ten_thousand_lines_arrive_in_order_at_each_quality_of_service() {
+    let broker = Mosquitto::start();
+    let (input, lines) = lines();
+    for qos in 0..3 {
+        let observer = observer(&broker, "lines");
+        let (code, _, stderr) =
+            Running::with_input(dunlin_at(&broker, &format!("pub -t lines -l -q {qos}")), input.clone()).end();
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        for line in &lines {
+            let message = next(&observer);
+            assert_eq!((message.text(), message.qos().bits()), (Some(line.as_str()), qos));
+        }
+        observer.close(LIMIT).unwrap();
+    }
+}
+
+/// From 200 bytes to 40 kB, sixty times: what carries all lines.
+fn lengths(seed: u64) -> impl Iterator<Item = usize> {
+    let mut rng = Rng::new(seed);
+    (0..60).map(move |_| 200 + rng.below(40_000))
+}
+
+#[test]
+fn ten_thousand_lines_arrive_at_least_once_over_a_link_that_breaks_again_and_again() {
+    let broker = Mosquitto::start();
+    let (input, lines) = lines();
+    let observer = observer(&broker, "lines");
+    let link = BadLink::to(&broker, lengths(1));
+    let command =
+        dunlin(&format!("pub -h 127.0.0.1 -p {} -t lines -l -q 1 -i p1 -c --quiet --reconnect-max 0.05", link.port));
+    let (code, _, stderr) = Running::with_input(command, input).end();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let mut missing: std::collections::BTreeSet<_> = lines.into_iter().collect();
+    while !missing.is_empty() {
+        missing.remove(next(&observer).text().unwrap());
+    }
+}
+
+#[test]
+fn ten_thousand_lines_arrive_exactly_once_and_in_order_over_a_link_that_breaks_again_and_again() {
+    let broker = Mosquitto::start();
+    let (input, lines) = lines();
+    let observer = observer(&broker, "lines");
+    let link = BadLink::to(&broker, lengths(2));
+    let command = dunlin(&format!("pub -h 127.0.0.1 -p {} -t lines -l -q 2 -i p2 -c --reconnect-max 0.05", link.port));
+    let (code, _, stderr) = Running::with_input(command, input).end();
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.matches("no connection").count() > 10, "the link was too good: {stderr}");
+    for line in &lines {
+        assert_eq!(next(&observer).text(), Some(line.as_str()));
+    }
+    succeeds(dunlin_at(&broker, "pub -t lines -m end -q 2"));
+    assert_eq!(next(&observer).text(), Some("end"));
+}
+
+#[test]
+fn lines_at_qos_0_wait_for_the_connection_and_not_for_its_speed() {
+    let mut broker = Mosquitto::start();
+    broker.kill();
+    let command = dunlin_at(&broker, "pub -t lines -l --quiet --reconnect-max 0.05");
+    let running = Running::with_input(command, "one\ntwo");
+    // Only then is there a broker to see them, and nobody can subscribe before it is there: so they are retained.
+    broker.restart();
+    logged(&broker, "Received PUBLISH", 2);
+    assert_eq!(running.end().0, 0);
+}
+
+#[test]
+fn a_publisher_gives_up_when_its_time_is_over() {
+    let mut broker = Mosquitto::start();
+    broker.kill();
+    let (code, _, stderr) = run(dunlin_at(&broker, "pub -t a -m x -q 1 -W 0.3 --reconnect-max 0.1"));
+    assert_eq!(code, 27);
+    assert!(stderr.contains("Connection refused") && stderr.ends_with("dunlin: timed out\n"), "{stderr}");
+}
