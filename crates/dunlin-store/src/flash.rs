@@ -2,7 +2,8 @@
 //!
 //! Built on the map of `sequential-storage`, which levels wear and recovers from power cuts, and never trusting it
 //! alone: each record carries its own length and checksum, is read back after it is written, and written again if it
-//! is not there. (After two cuts at the same place the map can report success and keep nothing.)
+//! is not there. (After two cuts at the same place the map can report success and keep nothing.) Each record also says
+//! what all records amount to, so that one that has become unreadable is missed; and erases are made whole: see `whole`.
 //!
 //! A message takes a slot. Its record is overwritten by "released", and that by "free", so that the number of keys has
 //! a bound; what does not fit the record lies in parts, written before it and emptied after it. The map holds the
@@ -16,7 +17,7 @@ use sequential_storage::Error;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
-use crate::record::{self, HEAD, Key, PART, Record, Shape, Slot, State};
+use crate::record::{self, HEAD, Key, Opened, PART, Record, Shape, Slot, State};
 use crate::store::{Damage, Entry, Store, StoreError};
 use crate::whole::Whole;
 
@@ -36,9 +37,9 @@ type Map<F> = MapStorage<u32, Whole<F>, Cache<Uncached, Uncached, Uncached, u32>
 
 /// A store on NOR flash.
 ///
-/// `MESSAGES`: outgoing messages at a time. `PARTS`: pieces of 230 bytes for payloads that do not fit a record of 240
+/// `MESSAGES`: outgoing messages at a time. `PARTS`: pieces of 222 bytes for payloads that do not fit a record of 240
 /// bytes together with their topic. `RECEIVED`: incoming QoS 2 messages at a time, at most 117. `FILTERS`: filters
-/// added at run time. Topics and filters have at most 217 bytes. All four may be changed by an update of the program,
+/// added at run time. Topics and filters have at most 211 bytes. All four may be changed by an update of the program,
 /// as long as what is stored fits.
 ///
 /// For flash with a blocking driver, wrap it: [`Blocking`].
@@ -57,6 +58,8 @@ pub struct FlashStore<
     last: Option<(PacketId, u32)>,
     /// The next place in the order of PUBRECs.
     turn: u32,
+    /// The number of the next record.
+    number: u32,
     damage: Damage,
     record: Record,
     buffer: [u8; BUFFER],
@@ -119,6 +122,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             filters: [NO_FILTER; FILTERS],
             last: None,
             turn: 0,
+            number: 0,
             damage: Damage::default(),
             record: Record::new(),
             buffer: [0; BUFFER],
@@ -181,13 +185,17 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             other => other,
         };
         match outcome {
-            Ok(true) => {}
-            Ok(false) => self.write(Key::Format, &[&[FORMAT]]).await?,
+            Ok(Some(latest)) => {
+                self.number = latest.number.wrapping_add(1);
+                let is_all_there = latest.census == self.census(Change::Nothing);
+                self.damage.records = self.damage.records.saturating_add(u32::from(!is_all_there));
+            }
+            Ok(None) => self.write(Key::Format, &[&[FORMAT]], Change::Nothing).await?,
             Err(StoreError::Unreliable) => {
                 self.map.erase_all().await.map_err(medium)?;
                 self.forget_all();
                 self.damage.is_reset = true;
-                self.write(Key::Format, &[&[FORMAT]]).await?;
+                self.write(Key::Format, &[&[FORMAT]], Change::Nothing).await?;
             }
             Err(error) => return Err(error),
         }
@@ -206,10 +214,10 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         self.turn = 0;
     }
 
-    /// Reads all records in the order in which they were written; the latest of each key counts. Gives whether there
-    /// is a format.
-    async fn fold(&mut self) -> Result<bool, StoreError<F::Error>> {
-        let mut has_format = false;
+    /// Reads all records in the order in which they were written; the latest of each key counts. Gives the latest of
+    /// all, if there is one.
+    async fn fold(&mut self) -> Result<Option<Latest>, StoreError<F::Error>> {
+        let mut latest = None;
         let mut items = self.map.fetch_all_items(&mut self.buffer).await.map_err(broken)?;
         // The table is taken along, since the iterator borrows the map.
         let mut table = Table {
@@ -222,27 +230,24 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         };
         loop {
             let next = items.next::<&[u8]>(&mut self.buffer).await.map_err(broken)?;
-            let Some((number, bytes)) = next else { return Ok(has_format) };
+            let Some((number, bytes)) = next else { return Ok(latest) };
             let key = Key::of(number);
-            let Some(body) = record::open(key, bytes) else {
+            let Some(opened) = record::open(key, bytes) else {
                 self.damage.records = self.damage.records.saturating_add(1);
                 continue;
             };
-            if let (Key::Format, Some(format)) = (key, body.first()) {
-                if *format > FORMAT {
-                    return Err(StoreError::Newer { format: *format });
-                }
-                has_format = true;
-            }
-            if !table.take(key, body) {
+            check_format(key, opened.body)?;
+            Latest::see(&mut latest, &opened);
+            if !table.take(key, opened.body) {
                 return Err(StoreError::TooSmall);
             }
         }
     }
 
     /// The slow way, when the log holds more slots than there are places: most of them may be over.
-    async fn look_up(&mut self) -> Result<bool, StoreError<F::Error>> {
+    async fn look_up(&mut self) -> Result<Option<Latest>, StoreError<F::Error>> {
         self.forget_all();
+        let mut latest = None;
         let mut most = 0;
         {
             let mut items = self.map.fetch_all_items(&mut self.buffer).await.map_err(broken)?;
@@ -258,12 +263,9 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             else {
                 continue;
             };
-            let Some(body) = record::open(key, bytes) else { continue };
-            if let (Key::Format, Some(format)) = (key, body.first())
-                && *format > FORMAT
-            {
-                return Err(StoreError::Newer { format: *format });
-            }
+            let Some(opened) = record::open(key, bytes) else { continue };
+            check_format(key, opened.body)?;
+            Latest::see(&mut latest, &opened);
             let mut table = Table {
                 slots: &mut self.slots,
                 parts: &mut self.parts,
@@ -272,11 +274,11 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
                 last: &mut self.last,
                 turn: &mut self.turn,
             };
-            if !table.take(key, body) {
+            if !table.take(key, opened.body) {
                 return Err(StoreError::TooSmall);
             }
         }
-        Ok(true)
+        Ok(latest)
     }
 
     /// Messages whose payload is not whole are lost, and said to be.
@@ -320,16 +322,19 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     // Records
 
     /// Writes a record and makes sure that it is there.
-    async fn write(&mut self, key: Key, body: &[&[u8]]) -> Result<(), StoreError<F::Error>> {
+    async fn write(&mut self, key: Key, body: &[&[u8]], change: Change<'_>) -> Result<(), StoreError<F::Error>> {
         self.record.clear();
         for bytes in body {
             self.record.put(bytes);
         }
-        self.write_record(key).await
+        self.write_record(key, change).await
     }
 
-    async fn write_record(&mut self, key: Key) -> Result<(), StoreError<F::Error>> {
-        self.record.seal(key);
+    /// Writes the record that was made. `change` is what is kept once it is there; the caller notes it then.
+    async fn write_record(&mut self, key: Key, change: Change<'_>) -> Result<(), StoreError<F::Error>> {
+        let (number, census) = (self.number, self.census(change));
+        self.number = number.wrapping_add(1);
+        self.record.seal(key, number, census);
         for _ in 0..TRIES {
             match self.map.store_item(&mut self.buffer, &key.number(), &self.record.bytes()).await {
                 Ok(()) => {}
@@ -354,10 +359,10 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             Err(Error::Storage { value, .. }) => return Err(StoreError::Medium(value)),
             Err(_) => return Ok(None),
         };
-        let Some(body) = record::open(key, bytes) else { return Ok(None) };
+        let Some(opened) = record::open(key, bytes) else { return Ok(None) };
         // Key, head of the record, contents.
         let start = size_of::<u32>().saturating_add(HEAD);
-        Ok(Some(start..start.saturating_add(body.len())))
+        Ok(Some(start..start.saturating_add(opened.body.len())))
     }
 
     /// A piece of a payload: where it lies in `buffer`.
@@ -375,7 +380,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     }
 
     async fn empty_part(&mut self, number: u16) -> Result<(), StoreError<F::Error>> {
-        self.write(Key::Part(number), &[]).await?;
+        self.write(Key::Part(number), &[], Change::Nothing).await?;
         if let Some(part) = self.parts.get_mut(usize::from(number)) {
             *part = Part::Empty;
         }
@@ -383,6 +388,43 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     }
 
     // The table
+
+    /// What all that is kept amounts to, with a change that is about to be made.
+    fn census(&self, change: Change<'_>) -> u32 {
+        let mut sum = 0_u32;
+        for (index, place) in self.slots.iter().enumerate() {
+            let content = match change {
+                Change::Slot(changed, content) if changed == index => content,
+                _ => place.content,
+            };
+            if let Some(slot) = content {
+                let (kind, turn) = match slot.state {
+                    State::Free => (0, 0),
+                    State::Message(shape) => (1, shape.payload_len),
+                    State::Released(turn) => (2, turn),
+                };
+                let [i1, i2] = slot.id.get().to_be_bytes();
+                let [o1, o2, o3, o4] = slot.order.to_be_bytes();
+                let [t1, t2, t3, t4] = turn.to_be_bytes();
+                let content = [kind, i1, i2, o1, o2, o3, o4, t1, t2, t3, t4];
+                sum = sum.wrapping_add(record::count(Key::Slot(place.slot), &content));
+            }
+        }
+        let received = if let Change::Received(received) = change { received } else { &self.received };
+        for id in received.iter().filter(|id| **id != 0) {
+            sum = sum.wrapping_add(record::count(Key::Received, &id.to_be_bytes()));
+        }
+        for ((index, len), number) in self.filters.iter().enumerate().zip(0_u16..) {
+            let len = match change {
+                Change::Filter(changed, len) if changed == index => len,
+                _ => *len,
+            };
+            if len != NO_FILTER {
+                sum = sum.wrapping_add(record::count(Key::Filter(number), &[len]));
+            }
+        }
+        sum
+    }
 
     fn content(&self, index: usize) -> Option<Slot> {
         self.slots.get(index).and_then(|place| place.content)
@@ -395,11 +437,12 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     /// Writes a slot's record and notes it.
     async fn set(&mut self, index: usize, slot: Slot) -> Result<(), StoreError<F::Error>> {
         let Some(number) = self.slots.get(index).map(|place| place.slot) else { return Err(StoreError::Full) };
+        let content = Some(slot).filter(|slot| slot.state != State::Free);
         self.record.clear();
         slot.write(&mut self.record);
-        self.write_record(Key::Slot(number)).await?;
+        self.write_record(Key::Slot(number), Change::Slot(index, content)).await?;
         if let Some(place) = self.slots.get_mut(index) {
-            place.content = Some(slot).filter(|slot| slot.state != State::Free);
+            place.content = content;
         }
         Ok(())
     }
@@ -458,7 +501,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             if let Some(part) = self.parts.get_mut(usize::from(number)) {
                 *part = Part::Full;
             }
-            self.write(Key::Part(number), &[&order.to_be_bytes(), piece]).await?;
+            self.write(Key::Part(number), &[&order.to_be_bytes(), piece], Change::Nothing).await?;
         }
         let Some(number) = self.slots.get(index).map(|place| place.slot) else { return Err(StoreError::Full) };
         let slot = Slot { id, order, state: State::Message(shape) };
@@ -466,7 +509,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         slot.write(&mut self.record);
         self.record.put(topic);
         self.record.put(begin);
-        self.write_record(Key::Slot(number)).await?;
+        self.write_record(Key::Slot(number), Change::Slot(index, Some(slot))).await?;
         if let Some(place) = self.slots.get_mut(index) {
             place.content = Some(slot);
         }
@@ -520,7 +563,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         for id in received.iter().filter(|id| **id != 0) {
             self.record.put(&id.to_be_bytes());
         }
-        self.write_record(Key::Received).await?;
+        self.write_record(Key::Received, Change::Received(&received)).await?;
         self.received = received;
         Ok(())
     }
@@ -545,10 +588,12 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     }
 
     async fn set_filter(&mut self, index: usize, body: &[&[u8]]) -> Result<(), StoreError<F::Error>> {
-        self.write(Key::Filter(u16::try_from(index).unwrap_or(u16::MAX)), body).await?;
         let len = body.iter().fold(0_usize, |len, bytes| len.saturating_add(bytes.len()));
+        let len = u8::try_from(len).unwrap_or(u8::MAX);
+        let key = Key::Filter(u16::try_from(index).unwrap_or(u16::MAX));
+        self.write(key, body, Change::Filter(index, len)).await?;
         if let Some(filter) = self.filters.get_mut(index) {
-            *filter = u8::try_from(len).unwrap_or(u8::MAX);
+            *filter = len;
         }
         Ok(())
     }
@@ -577,6 +622,38 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         let index = index.checked_sub(self.received.iter().filter(|id| **id != 0).count())?;
         let mut filters = self.filters.iter().enumerate().filter(|(_, len)| **len != NO_FILTER);
         filters.nth(index).map(|(at, _)| Nth::Filter(at))
+    }
+}
+
+/// What a record that is about to be written changes.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Nothing,
+    Slot(usize, Option<Slot>),
+    Received(&'a [u16]),
+    Filter(usize, u8),
+}
+
+/// The record written last.
+#[derive(Clone, Copy)]
+struct Latest {
+    number: u32,
+    census: u32,
+}
+
+impl Latest {
+    fn see(latest: &mut Option<Self>, opened: &Opened<'_>) {
+        let is_later = latest.is_none_or(|latest| opened.number.wrapping_sub(latest.number) < 1 << 31);
+        if is_later {
+            *latest = Some(Self { number: opened.number, census: opened.census });
+        }
+    }
+}
+
+fn check_format<E>(key: Key, body: &[u8]) -> Result<(), StoreError<E>> {
+    match (key, body.first()) {
+        (Key::Format, Some(format)) if *format > FORMAT => Err(StoreError::Newer { format: *format }),
+        _ => Ok(()),
     }
 }
 

@@ -5,14 +5,14 @@
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 use dunlin_core::{PacketId, QoS};
 
-/// Bytes of a record before its contents.
-pub(crate) const HEAD: usize = 6;
+/// Bytes of a record before its contents: checksum, length, number, census.
+pub(crate) const HEAD: usize = 14;
 /// The longest record.
 pub(crate) const MAX: usize = 240;
 /// The most contents.
 pub(crate) const BODY: usize = MAX - HEAD;
 /// Bytes of a message's record before its topic.
-pub(crate) const MESSAGE_HEAD: usize = 17;
+pub(crate) const MESSAGE_HEAD: usize = 15;
 /// Bytes of the payload in a record of its own.
 pub(crate) const PART: usize = BODY - 4;
 /// The longest topic, so that one and a part of the payload fit a record.
@@ -122,7 +122,7 @@ impl Slot {
         let state = match kind {
             0 => State::Free,
             1 => {
-                let ([l1, l2, l3, l4, p1, p2, topic_len, _, _], _) = rest.split_first_chunk::<9>()?;
+                let ([l1, l2, l3, l4, p1, p2, topic_len], _) = rest.split_first_chunk::<7>()?;
                 State::Message(Shape {
                     qos: QoS::from_bits(flags & 3)?,
                     retain: flags & 4 != 0,
@@ -152,7 +152,7 @@ impl Slot {
             State::Message(shape) => {
                 record.put(&shape.payload_len.to_be_bytes());
                 record.put(&shape.first_part.to_be_bytes());
-                record.put(&[shape.topic_len, 0, 0]);
+                record.put(&[shape.topic_len]);
             }
             State::Released(turn) => record.put(&turn.to_be_bytes()),
         }
@@ -183,14 +183,17 @@ impl Record {
         self.len = self.len.saturating_add(bytes.len()).min(MAX);
     }
 
-    /// Ends it: checksum and length.
-    pub fn seal(&mut self, key: Key) -> &[u8] {
+    /// Ends it: checksum, length, number and census.
+    pub fn seal(&mut self, key: Key, number: u32, census: u32) {
         let len = u16::try_from(self.len.saturating_sub(HEAD)).unwrap_or(u16::MAX).to_be_bytes();
-        let sum = checksum(key, len, self.bytes.get(HEAD..self.len).unwrap_or_default()).to_be_bytes();
-        for (place, byte) in self.bytes.iter_mut().zip(sum.into_iter().chain(len)) {
+        let head = len.into_iter().chain(number.to_be_bytes()).chain(census.to_be_bytes());
+        for (place, byte) in self.bytes.iter_mut().skip(SUM).zip(head) {
             *place = byte;
         }
-        self.bytes()
+        let sum = checksum(key, self.bytes.get(SUM..self.len).unwrap_or_default()).to_be_bytes();
+        for (place, byte) in self.bytes.iter_mut().zip(sum) {
+            *place = byte;
+        }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -198,19 +201,42 @@ impl Record {
     }
 }
 
-/// The contents of a record, if it is whole.
-pub(crate) fn open(key: Key, bytes: &[u8]) -> Option<&[u8]> {
-    let ([s1, s2, s3, s4, len @ ..], body) = bytes.split_first_chunk::<HEAD>()?;
-    let is_whole = usize::from(u16::from_be_bytes(*len)) == body.len();
-    let is_right = u32::from_be_bytes([*s1, *s2, *s3, *s4]) == checksum(key, *len, body);
-    (is_whole && is_right).then_some(body)
+/// A record that was read back whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opened<'a> {
+    pub body: &'a [u8],
+    /// Counts the records written; comes round.
+    pub number: u32,
+    /// What all that is kept amounted to when this record had been written. If the latest record says otherwise than
+    /// what was found, something was lost: a damaged record is passed over in silence by the map.
+    pub census: u32,
 }
 
-fn checksum(key: Key, len: [u8; 2], body: &[u8]) -> u32 {
+/// A record, if it is whole.
+pub(crate) fn open(key: Key, bytes: &[u8]) -> Option<Opened<'_>> {
+    let (sum, rest) = bytes.split_first_chunk::<SUM>()?;
+    if u32::from_be_bytes(*sum) != checksum(key, rest) {
+        return None;
+    }
+    let ([len @ .., n1, n2, n3, n4, c1, c2, c3, c4], body) = rest.split_first_chunk::<{ HEAD - SUM }>()?;
+    let is_whole = usize::from(u16::from_be_bytes(*len)) == body.len();
+    let number = u32::from_be_bytes([*n1, *n2, *n3, *n4]);
+    let census = u32::from_be_bytes([*c1, *c2, *c3, *c4]);
+    is_whole.then_some(Opened { body, number, census })
+}
+
+/// A number for one thing that is kept; a census adds them up.
+pub(crate) fn count(key: Key, content: &[u8]) -> u32 {
+    checksum(key, content)
+}
+
+/// Bytes of the checksum.
+const SUM: usize = 4;
+
+fn checksum(key: Key, bytes: &[u8]) -> u32 {
     let mut digest = CRC.digest();
     digest.update(&key.number().to_be_bytes());
-    digest.update(&len);
-    digest.update(body);
+    digest.update(bytes);
     digest.finalize()
 }
 
@@ -223,8 +249,10 @@ mod tests {
         let mut record = Record::new();
         let slot = Slot { id: PacketId::new(7).unwrap(), order: 3, state: State::Released(9) };
         slot.write(&mut record);
-        let bytes = record.seal(Key::Slot(1)).to_vec();
-        assert_eq!(open(Key::Slot(1), &bytes).and_then(Slot::read), Some(slot));
+        record.seal(Key::Slot(1), 5, 6);
+        let bytes = record.bytes().to_vec();
+        let opened = open(Key::Slot(1), &bytes).unwrap();
+        assert_eq!((Slot::read(opened.body), opened.number, opened.census), (Some(slot), 5, 6));
         assert_eq!(open(Key::Slot(2), &bytes), None);
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
