@@ -363,6 +363,10 @@ impl<'s, S: Store> Durable<'s, S> {
         &mut self.store
     }
 
+    pub(crate) fn into_parts(self) -> (Session<'s>, S, u32) {
+        (self.session, self.store, self.order)
+    }
+
     /// Gives the store back; the session is gone.
     pub fn into_store(self) -> S {
         self.store
@@ -370,7 +374,7 @@ impl<'s, S: Store> Durable<'s, S> {
 }
 
 /// Accepts a message whose payload is named by its order; the caller stores it and says so, or withdraws it.
-fn begin(
+pub(crate) fn begin(
     session: &mut Session<'_>,
     publish: &Publish<'_>,
     order: u32,
@@ -399,14 +403,14 @@ impl Drop for Unfinished<'_, '_> {
 }
 
 /// Some of the marks that wait.
-struct Marks {
+pub(crate) struct Marks {
     marks: [Mark; BATCH],
     len: usize,
 }
 
 impl Marks {
     /// The first ones, in order. A message that is being stored is the business of its publisher.
-    fn of(session: &Session<'_>) -> Self {
+    pub fn of(session: &Session<'_>) -> Self {
         let mut all = Self { marks: [NONE; BATCH], len: 0 };
         let waiting = session.marks().filter(|mark| mark.stage != Stage::Accepted);
         for (place, mark) in all.marks.iter_mut().zip(waiting) {
@@ -416,7 +420,7 @@ impl Marks {
         all
     }
 
-    fn all(&self) -> &[Mark] {
+    pub fn all(&self) -> &[Mark] {
         self.marks.get(..self.len).unwrap_or_default()
     }
 }

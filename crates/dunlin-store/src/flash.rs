@@ -61,6 +61,8 @@ pub struct FlashStore<
     /// The number of the next record.
     number: u32,
     damage: Damage,
+    /// Something is being written. If that is so when something else begins, its future was dropped in the middle.
+    is_writing: bool,
     record: Record,
     buffer: [u8; BUFFER],
 }
@@ -124,6 +126,7 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             turn: 0,
             number: 0,
             damage: Damage::default(),
+            is_writing: false,
             record: Record::new(),
             buffer: [0; BUFFER],
         };
@@ -319,6 +322,18 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         })
     }
 
+    /// Something is about to be written. What was being written when its future was dropped is looked up first: it is
+    /// there or not, as after a power cut.
+    async fn begin(&mut self) -> Result<(), StoreError<F::Error>> {
+        if self.is_writing {
+            self.forget_all();
+            self.map.flash().finish().await.map_err(StoreError::Medium)?;
+            self.read_all().await?;
+        }
+        self.is_writing = true;
+        Ok(())
+    }
+
     // Records
 
     /// Writes a record and makes sure that it is there.
@@ -491,6 +506,10 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         if topic.len() > record::TOPIC || shape.parts() > PARTS || size > self.capacity() {
             return Err(StoreError::TooLarge);
         }
+        // Its publisher gave up in the middle, and the identifier went to this message.
+        if let Some(index) = self.index_of(|slot| slot.id == id) {
+            self.free(index).await?;
+        }
         let index = self.slots.iter().position(|place| place.content.is_none()).ok_or(StoreError::Full)?;
         shape.first_part = self.free_parts(shape.parts()).ok_or(StoreError::Full)?;
         if size > self.capacity().saturating_sub(self.used()) {
@@ -514,6 +533,20 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
             place.content = Some(slot);
         }
         self.last = Some((id, order));
+        Ok(())
+    }
+
+    async fn mark_all(&mut self, marks: &[Mark]) -> Result<(), StoreError<F::Error>> {
+        let is_incoming = |mark: &Mark| matches!(mark.stage, Stage::Received | Stage::Forgotten);
+        for marks in marks.chunk_by(|one, next| is_incoming(one) == is_incoming(next)) {
+            if marks.first().is_some_and(is_incoming) {
+                self.mark_received(marks).await?;
+                continue;
+            }
+            for mark in marks {
+                self.mark_one(mark).await?;
+            }
+        }
         Ok(())
     }
 
@@ -669,26 +702,21 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
     type Error = F::Error;
 
     async fn put(&mut self, id: PacketId, order: u32, publish: &Publish<'_>) -> Result<(), StoreError<F::Error>> {
+        self.begin().await?;
         let result = self.put_message(id, order, publish).await;
         if result.is_err() {
             // Parts that were written belong to nobody. If emptying them fails as well, the next mount does it.
             let _ = self.empty_parts().await;
         }
+        self.is_writing = false;
         result
     }
 
     async fn mark(&mut self, marks: &[Mark]) -> Result<(), StoreError<F::Error>> {
-        let is_incoming = |mark: &Mark| matches!(mark.stage, Stage::Received | Stage::Forgotten);
-        for marks in marks.chunk_by(|one, next| is_incoming(one) == is_incoming(next)) {
-            if marks.first().is_some_and(is_incoming) {
-                self.mark_received(marks).await?;
-                continue;
-            }
-            for mark in marks {
-                self.mark_one(mark).await?;
-            }
-        }
-        Ok(())
+        self.begin().await?;
+        let result = self.mark_all(marks).await;
+        self.is_writing = false;
+        result
     }
 
     async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<F::Error>> {
@@ -735,14 +763,18 @@ impl<F: NorFlash, const MESSAGES: usize, const PARTS: usize, const RECEIVED: usi
         if size > self.capacity().saturating_sub(self.used()) {
             return Err(StoreError::Full);
         }
-        self.set_filter(index, &[&[filter.qos().bits()], text.as_bytes()]).await
+        self.begin().await?;
+        let result = self.set_filter(index, &[&[filter.qos().bits()], text.as_bytes()]).await;
+        self.is_writing = false;
+        result
     }
 
     async fn unsubscribe(&mut self, filter: &str) -> Result<(), StoreError<F::Error>> {
-        match self.find_filter(filter).await? {
-            Some(index) => self.set_filter(index, &[]).await,
-            None => Ok(()),
-        }
+        let Some(index) = self.find_filter(filter).await? else { return Ok(()) };
+        self.begin().await?;
+        let result = self.set_filter(index, &[]).await;
+        self.is_writing = false;
+        result
     }
 
     async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, StoreError<F::Error>> {

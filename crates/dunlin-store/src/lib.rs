@@ -16,6 +16,7 @@ mod flash;
 #[cfg(feature = "std")]
 mod memory;
 mod record;
+mod shared;
 mod store;
 mod whole;
 
@@ -25,4 +26,5 @@ pub use file::FileStore;
 pub use flash::{Blocking, FlashStore};
 #[cfg(feature = "std")]
 pub use memory::MemoryStore;
+pub use shared::{Kept, Lock, Shared, SharedStore};
 pub use store::{Damage, Entry, Store, StoreError};

@@ -5,6 +5,7 @@ mod flash;
 mod kill;
 mod power;
 mod story;
+mod tasks;
 mod wear;
 
 use std::future::Future;
