@@ -82,6 +82,9 @@ impl Build<'_> {
     }
 }
 
+/// Where invented symbols are: below the code, within reach of it.
+const NOWHERE: &str = "0x8000";
+
 /// How a link ended.
 pub enum Linked {
     Image(PathBuf),
@@ -95,7 +98,7 @@ pub fn link(target: &Target, inputs: &[&Path], roots: &[String], definitions: &[
     let mut command = target.tool("ld");
     command.args(target.linker).args(["--gc-sections", "--entry=0", "--script"]).arg(script);
     command.args(roots.iter().map(|root| format!("--undefined={root}")));
-    command.args(definitions.iter().map(|symbol| format!("--defsym={symbol}=0x10000")));
+    command.args(definitions.iter().map(|symbol| format!("--defsym={symbol}={NOWHERE}")));
     command.arg("-o").arg(image).args(inputs);
     let done = command.output().with_context(|| format!("cannot run {}ld", target.binutils))?;
     if done.status.success() {
