@@ -27,6 +27,7 @@ struct Statement {
 #[derive(Deserialize)]
 struct NotApplicable {
     statement: Vec<Reason>,
+    #[serde(default)]
     hostile: Vec<Reason>,
 }
 
