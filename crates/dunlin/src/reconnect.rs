@@ -1,7 +1,8 @@
 //! When to try again: capped exponential back-off with full jitter.
 //!
 //! A pure function of the attempt and a random number, so that a thousand clients whose server came back do not knock
-//! at the same moment, and a test can know the answer. Counting attempts, and knowing when a connection has lasted, is
+//! at the same moment, two clients of one identifier that end each other's connections do not do so in a tight loop
+//! [MQTT-3.1.4-2], and a test can know the answer. Counting attempts, and knowing when a connection has lasted, is
 //! the business of whoever connects.
 
 use core::time::Duration;

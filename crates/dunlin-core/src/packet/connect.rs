@@ -14,9 +14,9 @@ const USER_NAME: u8 = 0x80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// 1: the server does not speak this version of MQTT.
+    /// 1: the server does not speak this version of MQTT [MQTT-3.1.2-2].
     ProtocolVersion,
-    /// 2: the server does not take this client identifier.
+    /// 2: the server does not take this client identifier [MQTT-3.1.3-8] [MQTT-3.1.3-9].
     ClientId,
     /// 3: the server is there, MQTT on it is not. Trying again later is right.
     ServerUnavailable,
@@ -24,7 +24,7 @@ pub enum Refusal {
     Credentials,
     /// 5: this client may not connect.
     NotAuthorized,
-    /// A return code that MQTT 3.1.1 reserves, 6 to 255.
+    /// A return code that MQTT 3.1.1 reserves, 6 to 255 [MQTT-3.2.2-6].
     Reserved(u8),
 }
 
@@ -62,7 +62,8 @@ pub(crate) fn connack(body: &[u8]) -> Result<Connack, Violation> {
     }
 }
 
-/// Writes what follows the fixed header of the CONNECT that `options` describe.
+/// Writes what follows the fixed header of the CONNECT that `options` describe: protocol name, level 4, and flags whose
+/// lowest bit is zero [MQTT-3.1.2-1] [MQTT-3.1.2-2] [MQTT-3.1.2-3].
 pub(crate) fn write(options: &Options<'_>, writer: &mut Writer<'_>) {
     writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, flags(options)]);
     writer.put_u16(options.keep_alive_s);

@@ -12,7 +12,7 @@ pub(crate) const PUBCOMP: u8 = 0x70;
 pub(crate) const SUBSCRIBE: u8 = 0x82; // [MQTT-3.8.1-1]
 pub(crate) const UNSUBSCRIBE: u8 = 0xA2; // [MQTT-3.10.1-1]
 pub(crate) const PINGREQ: u8 = 0xC0;
-pub(crate) const DISCONNECT: u8 = 0xE0;
+pub(crate) const DISCONNECT: u8 = 0xE0; // [MQTT-3.14.1-1]
 
 /// The largest Remaining Length that four bytes can say.
 pub(crate) const MAX_REMAINING: usize = 268_435_455;

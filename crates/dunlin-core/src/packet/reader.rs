@@ -8,7 +8,8 @@ pub(crate) fn u16(bytes: &[u8]) -> Result<(u16, &[u8]), Violation> {
     Ok((u16::from_be_bytes(*number), rest))
 }
 
-/// A packet identifier [MQTT-2.3.1-1].
+/// A packet identifier, the server's own [MQTT-2.3.1-4] or one of ours that it repeats [MQTT-2.3.1-7]: never zero
+/// [MQTT-2.3.1-1].
 pub(crate) fn packet_id(bytes: &[u8]) -> Result<(PacketId, &[u8]), Violation> {
     let (number, rest) = u16(bytes)?;
     Ok((PacketId::new(number).ok_or(Violation::PacketId)?, rest))

@@ -17,7 +17,8 @@ impl<'b> ReturnCodes<'b> {
         self.0
     }
 
-    /// For each filter the quality of service that the server granted, or `None` where it refused.
+    /// For each filter the quality of service that the server granted, which may be less than was asked for
+    /// [MQTT-3.8.4-6], or `None` where it refused, as it may refuse wildcards [MQTT-3.8.3-2].
     pub fn granted(&self) -> impl Iterator<Item = Option<QoS>> + use<'b> {
         self.0.iter().map(|code| QoS::from_bits(*code))
     }

@@ -15,7 +15,8 @@ pub enum Fault {
     Malformed(Violation),
     /// The server refused the connection and said why. [`Refusal::may_heal`] tells whether to try again.
     Refused(Refusal),
-    /// No CONNACK within [`Options::answer_timeout`](crate::Options::answer_timeout).
+    /// No CONNACK within [`Options::answer_timeout`](crate::Options::answer_timeout). A server that finds the CONNECT
+    /// malformed closes without one [MQTT-3.1.4-1].
     ConnectTimeout,
     /// A ping was due and no answer came within [`Options::answer_timeout`](crate::Options::answer_timeout), whatever
     /// else the server sent. The link is dead even if TCP does not know yet.

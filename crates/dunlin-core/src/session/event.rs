@@ -16,7 +16,8 @@ pub enum Event<'b> {
         /// subscribes by itself to everything it should be subscribed to.
         resumed: bool,
     },
-    /// A message arrived, whole. It counts as handled when `poll` is called again (with
+    /// A message arrived, whole, whether or not a filter of ours is known to match it [MQTT-3.3.2-3], and in the order
+    /// in which the server sent it [MQTT-4.6.0-6]. It counts as handled when `poll` is called again (with
     /// [`Options::manual_acks`](crate::Options::manual_acks): when it is acknowledged).
     Message(Message<'b>),
     /// A piece of a message that is larger than the inbox; only with `Options::stream_large`.
@@ -76,11 +77,12 @@ pub enum Request {
 pub struct Message<'b> {
     /// The topic name it was published to.
     pub topic: Topic<'b>,
-    /// Its payload, possibly empty.
+    /// Its payload, possibly empty [MQTT-3.3.1-10].
     pub payload: &'b [u8],
     /// The quality of service it came with, at most what was subscribed.
     pub qos: QoS,
-    /// Set when the server had kept it before this client subscribed [MQTT-3.3.1-8].
+    /// Set when the server had kept it before this client subscribed [MQTT-3.3.1-8]; clear on what is new to everybody
+    /// [MQTT-3.3.1-9].
     pub retain: bool,
     /// Set when the server may have sent it before (MQTT 3.3.1.1). At QoS 1 it may have been handled already.
     pub dup: bool,

@@ -19,7 +19,7 @@ use crate::topic::{self, Filter};
 /// Bytes of a record before the filter.
 pub(crate) const RECORD_HEAD: usize = 5;
 
-/// Flags of a record. The two lowest bits are the quality of service.
+/// Flags of a record. The two lowest bits are the quality of service, and all that leaves of them [MQTT-3.8.3-4].
 const QOS: u8 = 0x03;
 /// An UNSUBSCRIBE, not a SUBSCRIBE.
 const LEAVING: u8 = 0x04;
@@ -126,7 +126,8 @@ impl<'s> Filters<'s> {
 
     // Packets that came
 
-    /// A SUBACK for filters added at run time. `true` when it answers a request [MQTT-3.8.4-2].
+    /// A SUBACK for filters added at run time. `true` when it answers a request [MQTT-3.8.4-2]. Until one comes the
+    /// request stays open, and goes out again on the next connection [MQTT-3.8.4-1].
     pub fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<bool, Violation> {
         let answered = Which { id: id.get(), mask: LEAVING | UNSENT | LIVE, flags: 0 };
         let count = self.change(answered, 0, 0);
@@ -152,7 +153,7 @@ impl<'s> Filters<'s> {
         Ok(true)
     }
 
-    /// An UNSUBACK. `true` when it answers a request.
+    /// An UNSUBACK. `true` when it answers a request [MQTT-3.10.4-4].
     pub fn on_unsuback(&mut self, id: PacketId) -> bool {
         let answered = Which { id: id.get(), mask: LEAVING | UNSENT, flags: LEAVING };
         let is_known = self.change(answered, LIVE | DOOMED, 0) > 0;

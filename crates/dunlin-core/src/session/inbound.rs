@@ -136,7 +136,8 @@ impl<'s> Inbound<'s> {
 
     // Packets that came
 
-    /// A PUBLISH. With `Show` at QoS 1 or 2, an entry has been made for it.
+    /// A PUBLISH. With `Show` at QoS 1 or 2, an entry has been made for it, from which its acknowledgement follows
+    /// whatever the application does with the message [MQTT-3.3.4-1] [MQTT-4.5.0-2].
     pub fn on_publish(&mut self, qos: QoS, id: Option<PacketId>) -> Verdict {
         let Some(id) = id else { return Verdict::Show(None) };
         let is_qos2 = cfg!(feature = "qos2") && qos == QoS::ExactlyOnce;

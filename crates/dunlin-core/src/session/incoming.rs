@@ -79,7 +79,8 @@ impl Session<'_> {
         Err(Stop::Fault(Fault::TooLarge { len }))
     }
 
-    /// CONNACK comes first and once [MQTT-3.2.0-1]; what this build never asks for does not come.
+    /// CONNACK comes first and once [MQTT-3.2.0-1], and messages may come before the SUBACK of the filter that brought
+    /// them [MQTT-3.3.1-6]; what this build never asks for does not come.
     fn check_place(&self, header: Header) -> Result<(), Violation> {
         let is_connack = header.first == header::CONNACK;
         let is_asked_for = cfg!(feature = "subscribe") || !header.is_publish();
@@ -98,6 +99,7 @@ impl Session<'_> {
         let durable = self.options.is_durable();
         match first {
             header::CONNACK => return self.on_connack(body),
+            // [MQTT-3.12.4-1]
             header::PINGRESP => {
                 self.keep_alive.on_pingresp();
                 return Ok(None);

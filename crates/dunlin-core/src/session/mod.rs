@@ -48,7 +48,8 @@ use crate::topic::{self, Filter};
 
 /// An MQTT client session, as a value: bytes and time in, bytes and events out.
 ///
-/// A session outlives connections. Whoever owns it brings a byte stream and asks three questions, as often as it
+/// A session outlives connections [MQTT-4.1.0-1], and is never given up while there is one [MQTT-4.1.0-2]. It speaks no
+/// dialect [MQTT-7.0.0-2], over any ordered, lossless stream [MQTT-7.1.2-1]. Whoever owns it brings a byte stream and asks three questions, as often as it
 /// likes and in any order: [`poll`](Self::poll) what happened, [`transmit`](Self::transmit) what to send,
 /// [`deadline`](Self::deadline) when to ask again. See the crate's page for a whole program.
 pub struct Session<'s> {
@@ -113,7 +114,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// A byte stream to the server is up: CONNECT is next. Implies [`lost`](Self::lost), and empties the inbox.
+    /// A byte stream to the server is up: CONNECT is next, and once [MQTT-3.1.0-2]. Implies [`lost`](Self::lost), and empties the inbox.
     pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) {
         self.lost();
         inbox.clear();
@@ -138,7 +139,8 @@ impl<'s> Session<'s> {
     }
 
     /// Says goodbye: acknowledgements that are owed leave, then DISCONNECT, so that the server drops the will
-    /// [MQTT-3.14.4-3]; then `transmit` says [`Close`](next::Transmit::Close). What is unacknowledged stays.
+    /// [MQTT-3.14.4-3]; then `transmit` says [`Close`](next::Transmit::Close), and the stream is to be closed
+    /// [MQTT-3.14.4-1]. What is unacknowledged stays.
     pub fn close(&mut self) {
         self.settle();
         self.link = match self.link {
@@ -155,7 +157,8 @@ impl<'s> Session<'s> {
     /// returned before counts as handled now, unless acknowledgement is manual.
     ///
     /// # Errors
-    /// [`Fault`]: the connection is over, and says so until it is [`lost`](Self::lost) or another one is opened.
+    /// [`Fault`]: the connection is over [MQTT-4.8.0-2], and says so until it is [`lost`](Self::lost) or another one is
+    /// opened.
     pub fn poll<'b>(&mut self, now: Instant, inbox: &'b mut Inbox<'_>) -> Result<Option<Event<'b>>, Fault> {
         let ready = self.poll_ready(now, inbox)?;
         Ok(ready.map(|ready| inbox.event(ready)))
@@ -280,7 +283,8 @@ impl<'s> Session<'s> {
     }
 
     /// Unsubscribes from all of `filters` with one packet; the answer is [`Event::Unsubscribed`]. Messages that are
-    /// under way may still arrive. Filters of the static table come back when the server loses the session.
+    /// under way may still arrive, and are acknowledged [MQTT-3.10.4-3]. The server compares filters character by
+    /// character, so they go out as they are [MQTT-3.10.4-1]. Filters of the static table come back when the server loses the session.
     ///
     /// # Errors
     /// Any [`SubscribeError`] leaves the session as it was.

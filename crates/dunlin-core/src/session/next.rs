@@ -151,6 +151,7 @@ impl Session<'_> {
         match self.link {
             Link::Handshake => return Current::Connect, // [MQTT-3.1.0-1]
             Link::Up | Link::Closing => {}
+            // Until CONNACK, nothing: a server that refuses would ignore it [MQTT-3.1.4-5].
             Link::Down | Link::Await | Link::Closed => return Current::Nothing,
         }
         if let Some(ack) = self.next_ack() {

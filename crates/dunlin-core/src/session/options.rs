@@ -69,7 +69,7 @@ pub enum Oversize {
 }
 
 impl<'s> Options<'s> {
-    /// A client with this client identifier, a clean session, a keep alive of 60 seconds and nothing else.
+    /// A client with this client identifier, by which the server knows the session [MQTT-3.1.3-2], a clean session, a keep alive of 60 seconds and nothing else.
     ///
     /// `client_id` should have 1 to 23 characters out of `0-9a-zA-Z`, which every server takes [MQTT-3.1.3-5]. Empty
     /// lets the server choose one, for clean sessions only [MQTT-3.1.3-7].

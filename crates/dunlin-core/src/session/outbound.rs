@@ -736,7 +736,7 @@ impl State {
     }
 }
 
-/// Sets DUP in the packet at `at` to `dup`.
+/// Sets DUP in the packet at `at` to `dup`; nothing else does [MQTT-3.3.1-3].
 fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
     if let Some(first) = tx.get_mut(at) {
         *first = *first & !DUP | dup;
