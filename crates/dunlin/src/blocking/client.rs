@@ -118,6 +118,9 @@ impl Client {
     /// As [`publish`](Self::publish).
     pub fn publish_replacing(&self, message: &Publish<'_>, policy: Replace) -> Result<Delivery, Error> {
         let mut ticket = Ticket::default();
+        if let Poll::Ready(result) = self.host().poll_publish(message, policy, &mut ticket, None) {
+            return result;
+        }
         let until = Instant::now() + self.host().settings.timeout;
         let result = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
         result.unwrap_or_else(|| {
@@ -264,6 +267,9 @@ impl Client {
 
     fn next_until(&self, until: Option<Instant>) -> Option<Result<Message, Error>> {
         let mut ticket = Ticket::default();
+        if let Poll::Ready(message) = self.host().poll_message(&mut ticket, None) {
+            return Some(message);
+        }
         let message = wait(until, |waker| self.host().poll_message(&mut ticket, Some(waker)));
         if message.is_none() {
             self.host().leave_messages(&mut ticket);

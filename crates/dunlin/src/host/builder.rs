@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     skips_oversize: bool,
     keep_alive_s: u16,
     answer_timeout_s: u16,
-    window: u16,
+    pub window: u16,
     pub subscriptions: Vec<(String, QoS)>,
     pub backoff: Backoff,
     pub connect_timeout: Duration,

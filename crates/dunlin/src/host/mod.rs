@@ -28,6 +28,8 @@ pub(crate) mod pump;
 mod received;
 mod replies;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 pub use builder::Builder;
@@ -71,6 +73,8 @@ struct State {
     qos0: Load,
     /// The sizes that `deliveries.load` and `qos0` may reach together.
     limit: Load,
+    /// Most messages at QoS 1 and 2 in flight.
+    window: usize,
     /// Publishers that wait for room.
     room: Waiters,
     /// Those who wait for a connection, or for the end.
@@ -203,6 +207,7 @@ impl Host {
             last_key: 0,
             qos0: Load::default(),
             limit,
+            window: usize::from(settings.window),
             room: Waiters::default(),
             phase: Waiters::default(),
             link: Link::Never,
@@ -240,13 +245,13 @@ impl Host {
         waker: Option<&Waker>,
     ) -> Poll<Result<Delivery, Error>> {
         let mut state = self.state();
-        let result = match state.check(publish) {
+        let result = match state.check_open() {
             // Nobody overtakes those who wait.
-            Ok(()) if !state.room.is_first(*ticket) => Err(PublishError::Full.into()),
-            Ok(()) => state.publish(publish, replace).map_err(Error::from),
-            Err(error) => Err(error),
+            Ok(()) if !state.room.is_first(*ticket) => Err(state.check(publish).err().unwrap_or(PublishError::Full)),
+            Ok(()) => state.publish(publish, replace),
+            Err(error) => return Poll::Ready(Err(error)),
         };
-        if let (Err(Error::Publish(PublishError::Full)), Some(waker)) = (&result, waker) {
+        if let (Err(PublishError::Full), Some(waker)) = (&result, waker) {
             state.room.wait(ticket, waker);
             let driver = self.if_starving(&mut state);
             drop(state);
@@ -260,8 +265,8 @@ impl Host {
         wake(next);
         wake(driver);
         match result {
-            Err(Error::Publish(PublishError::Full)) => Poll::Pending,
-            result => Poll::Ready(result),
+            Err(PublishError::Full) => Poll::Pending,
+            result => Poll::Ready(result.map_err(Error::from)),
         }
     }
 
@@ -467,14 +472,13 @@ impl State {
     }
 
     /// Whether the message could be accepted if there were room.
-    fn check(&self, publish: &Publish<'_>) -> Result<(), Error> {
-        self.check_open()?;
+    fn check(&self, publish: &Publish<'_>) -> Result<(), PublishError> {
         if !dunlin_core::topic::is_name(publish.topic()) {
-            return Err(PublishError::InvalidTopic.into());
+            return Err(PublishError::InvalidTopic);
         }
         let is_connected = self.session.ask(|session| session.is_connected());
         let needs_link = publish.qos() == QoS::AtMostOnce;
-        if needs_link && !is_connected { Err(PublishError::Offline.into()) } else { Ok(()) }
+        if needs_link && !is_connected { Err(PublishError::Offline) } else { Ok(()) }
     }
 
     fn publish(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
@@ -578,7 +582,11 @@ impl State {
     /// The session has nothing more to send now. Messages at QoS 0 have left, but for those behind one at QoS 1 or 2
     /// that waits for the window; they count in full until the last one has left.
     fn note_idle(&mut self) {
-        if self.qos0.count > 0 && self.session.ask(|session| session.outgoing_count()) == self.deliveries.count() {
+        if self.qos0.count == 0 {
+            return;
+        }
+        let open = self.deliveries.count();
+        if open < self.window || self.session.ask(|session| session.outgoing_count()) == open {
             self.qos0 = Load::default();
         }
     }

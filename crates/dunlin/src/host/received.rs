@@ -25,12 +25,13 @@ pub struct Message {
 
 impl Message {
     pub(crate) fn copy(message: &dunlin_core::Message<'_>) -> Self {
-        let mut bytes = Vec::with_capacity(message.topic.len() + message.payload.len());
-        bytes.extend_from_slice(message.topic.as_bytes());
+        let topic = message.topic.as_bytes();
+        let mut bytes = Vec::with_capacity(topic.len() + message.payload.len());
+        bytes.extend_from_slice(topic);
         bytes.extend_from_slice(message.payload);
         Self {
             bytes: bytes.into_boxed_slice(),
-            topic_len: message.topic.len(),
+            topic_len: topic.len(),
             qos: message.qos,
             retain: message.retain,
             dup: message.dup,

@@ -1,0 +1,260 @@
+//! The client without threads and sockets, against the model broker: what has to be seen from inside.
+
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use dunlin_testkit::{Broker, LinkId, Message as Sent, PUBREC, Rng, Then, seeds};
+
+use super::pump::{Next, Pump, Turn};
+use super::*;
+use crate::reconnect::Backoff;
+
+/// A client, its driver's side, and a broker.
+struct World {
+    host: Arc<Host>,
+    pump: Pump,
+    broker: Broker,
+    link: Option<LinkId>,
+}
+
+fn builder() -> Builder {
+    Builder::new("mqtt://localhost", "client").persistent().reconnect(Backoff::new(Duration::ZERO, Duration::ZERO))
+}
+
+impl World {
+    fn new(builder: Builder) -> Self {
+        let (_, settings) = builder.finish().unwrap();
+        let host = Arc::new(Host::new(settings).unwrap());
+        let pump = Pump::new(host.clone(), false);
+        Self { host, pump, broker: Broker::new(), link: None }
+    }
+
+    fn open(&mut self) {
+        self.link = Some(self.broker.accept(0));
+        self.pump.open();
+    }
+
+    /// Passes bytes on until nothing moves, or until so many have gone up: then the link is cut.
+    fn run(&mut self, mut bytes: usize) -> Turn {
+        let link = self.link.unwrap();
+        loop {
+            let turn = self.pump.turn();
+            let n = self.pump.output().len().min(bytes);
+            self.broker.receive(link, &self.pump.output()[..n], 0);
+            self.pump.wrote(n);
+            bytes -= n;
+            if bytes == 0 {
+                self.cut();
+                return turn;
+            }
+            let space = self.pump.space();
+            let came = self.broker.output(link, space.len());
+            space[..came.len()].copy_from_slice(&came);
+            self.pump.filled(came.len());
+            if n == 0 && came.is_empty() {
+                return turn;
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        self.broker.hung_up(self.link.take().unwrap(), 0);
+        assert!(matches!(self.pump.lost(Reason::ServerClosed), Next::Retry(_)));
+    }
+
+    fn publish(&self, message: &Publish<'_>) -> Poll<Result<Delivery, Error>> {
+        self.host.poll_publish(message, Replace::Nothing, &mut 0, None)
+    }
+
+    fn received(&self) -> Vec<Message> {
+        std::iter::from_fn(|| match self.host.poll_message(&mut 0, None) {
+            Poll::Ready(Ok(message)) => Some(message),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+#[test]
+fn ten_thousand_connections_that_are_cut_leak_nothing_lose_nothing_and_double_nothing() {
+    // [E09]
+    for seed in seeds(1) {
+        let mut rng = Rng::new(seed);
+        let mut world = World::new(builder().queue(8, 100_000).subscribe("in/#", QoS::ExactlyOnce));
+        let (mut sent, mut came, mut payloads) = (0_u32, 0_u32, Vec::<Vec<u8>>::new());
+        world.open();
+        let _ = world.run(usize::MAX);
+        world.cut();
+        for _ in 0..10_000 {
+            let payload = sent.to_string();
+            let large = vec![b'x'; 20_000 + rng.below(5)];
+            // The model keeps its whole history, so few enough to finish.
+            if rng.chance(1, 30)
+                && let Poll::Ready(delivery) = world.publish(&Publish::new("out", payload.as_bytes()).exactly_once())
+            {
+                drop(delivery.unwrap());
+                world.broker.publish(Sent::new("in/x", &payload).qos(2));
+                sent += 1;
+            }
+            world.open();
+            let most = *rng.pick(&[60, 150, 600]);
+            let bytes = 1 + rng.below(most);
+            let _ = world.run(bytes);
+            if world.link.is_some() {
+                // Large ones at QoS 0 lie outside the session's memory, and go with the link.
+                let _ = world.publish(&Publish::new("lost", &large));
+                world.cut();
+            }
+            for message in world.received() {
+                assert_eq!(message.text(), Some(came.to_string().as_str()));
+                came += 1;
+            }
+        }
+        world.open();
+        let _ = world.run(usize::MAX);
+        came += world.received().len() as u32;
+        assert_eq!(came, sent);
+        let payloads: Vec<_> =
+            world.broker.received_from("client").into_iter().map(|message| message.payload).collect();
+        assert_eq!(payloads, (0..sent).map(|n| n.to_string().into_bytes()).collect::<Vec<_>>());
+        assert_eq!(world.broker.breaches(), []);
+        let state = world.host.state();
+        assert_eq!((state.deliveries.count(), state.payloads.len(), state.load()), (0, 0, Load::default()));
+        assert_eq!(state.unfinished_count(), 0);
+        assert!(sent > 200, "{sent}");
+    }
+}
+
+#[test]
+fn no_more_messages_are_in_flight_than_the_window_lets_through() {
+    let mut world = World::new(builder().window(3));
+    world.broker.always(PUBREC, Then::Hold);
+    for n in 0..10 {
+        let Poll::Ready(Ok(_)) = world.publish(&Publish::new("a", &[n]).exactly_once()) else { panic!("no room") };
+    }
+    world.open();
+    let _ = world.run(usize::MAX);
+    assert_eq!(world.broker.awaiting_release("client").len(), 3);
+    // A message at QoS 0 keeps its place behind those that wait, and its room until it has left.
+    let Poll::Ready(Ok(_)) = world.publish(&Publish::new("b", b"")) else { panic!("no room") };
+    let _ = world.run(usize::MAX);
+    assert_eq!(world.host.state().qos0.count, 1);
+    world.cut();
+    assert_eq!(world.host.state().qos0.count, 0);
+    world.open();
+    let _ = world.run(usize::MAX);
+    assert_eq!(world.broker.awaiting_release("client").len(), 3);
+    world.broker.behave();
+    world.broker.release_all();
+    let _ = world.run(usize::MAX);
+    assert_eq!(world.broker.received().len(), 10);
+    assert_eq!(world.host.state().load(), Load::default());
+}
+
+#[test]
+fn those_who_wait_for_room_are_served_in_their_order_and_pass_on_what_they_give_up() {
+    let mut world = World::new(builder().queue(1, 1_000));
+    let message = Publish::new("a", b"x").at_least_once();
+    let Poll::Ready(Ok(_)) = world.publish(&message) else { panic!("no room") };
+    let waker = Waker::noop();
+    let mut tickets = [0; 3];
+    let poll = |world: &World, ticket: &mut Ticket| {
+        world.host.poll_publish(&message, Replace::Nothing, ticket, Some(waker)).is_ready()
+    };
+    for ticket in &mut tickets {
+        assert!(!poll(&world, ticket));
+    }
+    world.open();
+    let _ = world.run(usize::MAX);
+    let [first, second, third] = &mut tickets;
+    assert!(world.publish(&message).is_pending(), "overtaken by one who waits for nothing");
+    assert!(!poll(&world, second) && !poll(&world, third));
+    world.host.leave_room(first);
+    assert!(!poll(&world, third) && poll(&world, second));
+    let _ = world.run(usize::MAX);
+    assert!(poll(&world, third));
+    // What can never be accepted is said at once, room or not.
+    let Poll::Ready(Err(error)) = world.publish(&Publish::new("a", &[0; 2_000]).at_least_once()) else { panic!() };
+    assert!(matches!(error, Error::Publish(PublishError::TooLarge)));
+}
+
+#[test]
+fn a_driver_whose_messages_nobody_takes_reads_on_only_while_somebody_waits_for_an_answer() {
+    let mut world = World::new(builder().receive_queue(4, 10_000).subscribe("in", QoS::AtMostOnce));
+    world.open();
+    let _ = world.run(usize::MAX);
+    for n in 0..50 {
+        world.broker.publish(Sent::new("in", [n]));
+    }
+    let _ = world.run(usize::MAX);
+    assert_eq!(world.host.stats().waiting, 4);
+    assert!(world.pump.space().is_empty());
+    assert!(world.pump.park(Waker::noop()));
+    let Poll::Ready(Ok(delivery)) = world.publish(&Publish::new("out", b"").at_least_once()) else { panic!() };
+    let _ = world.run(usize::MAX);
+    assert_eq!((world.host.stats().waiting, delivery.outcome()), (4, None));
+    assert!(delivery.poll(Some(Waker::noop())).is_pending());
+    assert!(!world.pump.park(Waker::noop()), "somebody waits");
+    let _ = world.run(usize::MAX);
+    assert_eq!(delivery.outcome(), Some(Outcome::Delivered));
+    let came: Vec<_> = world.received().iter().map(|message| message.payload()[0]).collect();
+    assert_eq!(came, (0..50).collect::<Vec<u8>>());
+}
+
+#[test]
+fn a_delivery_knows_how_its_message_ended_long_after() {
+    let mut world = World::new(builder());
+    let publish = |world: &World, qos| match world.publish(&Publish::new("a", b"").with_qos(qos)) {
+        Poll::Ready(delivery) => delivery.unwrap(),
+        Poll::Pending => panic!("no room"),
+    };
+    let once = publish(&world, QoS::AtLeastOnce);
+    world.broker.on_next(dunlin_testkit::PUBCOMP, Then::Hold);
+    let forgotten = publish(&world, QoS::ExactlyOnce);
+    world.open();
+    let _ = world.run(usize::MAX);
+    assert_eq!(publish(&world, QoS::AtMostOnce).outcome(), Some(Outcome::Delivered));
+    assert_eq!((once.outcome(), forgotten.outcome()), (Some(Outcome::Delivered), None));
+    world.cut();
+    world.broker.forget("client");
+    world.open();
+    let _ = world.run(usize::MAX);
+    assert_eq!(forgotten.outcome(), Some(Outcome::Forgotten));
+}
+
+#[test]
+fn a_number_knows_how_its_message_ended_when_the_identifier_has_another_owner() {
+    let mut deliveries = Deliveries::default();
+    let id = PacketId::new(1).unwrap();
+    let mut pass = |outcome| {
+        let number = deliveries.add(id, Load::default(), None, Replace::Nothing);
+        deliveries.end(id, outcome);
+        number
+    };
+    let odd = [pass(Outcome::Forgotten), pass(Outcome::Replaced)];
+    let numbers: Vec<_> = (0..1_000).map(|_| pass(Outcome::Delivered)).collect();
+    let open = deliveries.add(id, Load::default(), None, Replace::Nothing);
+    let mut outcome = |number| deliveries.poll(id, number, None);
+    assert_eq!(odd.map(&mut outcome), [Poll::Ready(Outcome::Forgotten), Poll::Ready(Outcome::Replaced)]);
+    assert!(numbers.into_iter().all(|number| outcome(number) == Poll::Ready(Outcome::Delivered)));
+    assert_eq!(outcome(open), Poll::Pending);
+}
+
+#[test]
+fn the_goodbye_leaves_after_what_is_under_way_or_when_its_time_is_over() {
+    let will = Publish::new("will", b"").at_least_once();
+    let mut world = World::new(builder().will(&will));
+    let Poll::Ready(Ok(_)) = world.publish(&Publish::new("a", b"").at_least_once()) else { panic!() };
+    world.broker.on_next(dunlin_testkit::PUBACK, Then::Hold);
+    world.open();
+    let _ = world.run(usize::MAX);
+    world.host.close(Duration::from_secs(60));
+    assert!(matches!(world.run(usize::MAX), Turn::Go { deadline: Some(_) }));
+    assert!(matches!(world.publish(&Publish::new("a", b"")), Poll::Ready(Err(Error::Ended(Reason::Closed)))));
+    world.broker.release_all();
+    assert!(matches!(world.run(usize::MAX), Turn::Close { reason: Reason::Closed, .. }));
+    assert!(matches!(world.pump.lost(Reason::Closed), Next::End));
+    world.broker.hung_up(world.link.unwrap(), 0);
+    assert_eq!(world.broker.received().len(), 1, "the will of a client that said goodbye");
+    assert!(matches!(world.host.poll_ended(&mut 0, None), Poll::Ready(Ok(()))));
+}
