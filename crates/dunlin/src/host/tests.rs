@@ -24,7 +24,7 @@ fn builder() -> Builder {
 impl World {
     fn new(builder: Builder) -> Self {
         let (_, settings) = builder.finish().unwrap();
-        let host = Arc::new(Host::new(settings).unwrap());
+        let host = Arc::new(Host::new(settings, std::time::Instant::now).unwrap());
         let pump = Pump::new(host.clone(), false);
         Self { host, pump, broker: Broker::new(), link: None }
     }
