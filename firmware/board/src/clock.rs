@@ -20,6 +20,7 @@ const ENABLE: u32 = 1;
 const INTERRUPT_ENABLE: u32 = 1 << 3;
 
 static WRAPS: Mutex<Cell<u32>> = Mutex::new(Cell::new(0));
+static SLEPT: Mutex<Cell<u64>> = Mutex::new(Cell::new(0));
 static WAKEUPS: Mutex<Cell<u32>> = Mutex::new(Cell::new(0));
 
 /// 25 MHz ticks since [`start`](crate::start).
@@ -48,14 +49,22 @@ pub fn sleep_until(deadline: Option<u64>, ready: impl FnOnce() -> bool) {
         if ready() || !set_alarm(deadline) {
             return;
         }
+        let before = ticks();
         cortex_m::asm::dsb();
         cortex_m::asm::wfi();
         critical_section::with(|cs| {
+            let slept = SLEPT.borrow(cs);
+            slept.set(slept.get() + ticks() - before);
             let count = WAKEUPS.borrow(cs);
             count.set(count.get().wrapping_add(1));
         });
     });
     write(ALARM, CTRL, 0);
+}
+
+/// Ticks that were spent awake. Where QEMU counts instructions (`-icount`), this counts them too, by a fixed factor.
+pub fn busy_ticks() -> u64 {
+    ticks() - critical_section::with(|cs| SLEPT.borrow(cs).get())
 }
 
 /// How often the processor has left its sleep.

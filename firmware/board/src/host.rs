@@ -5,7 +5,7 @@ use cortex_m_semihosting::{debug, nr, syscall, syscall1};
 use heapless::String;
 
 /// Argument `index` of the run; 0 is the image's name.
-pub fn argument(index: usize) -> Option<String<64>> {
+pub fn argument(index: usize) -> Option<String<128>> {
     let mut line = [0u8; 512];
     let mut block = [line.as_mut_ptr() as usize, line.len()];
     // SAFETY: SYS_GET_CMDLINE fills the buffer that `block` names and stores its length in the second word.
@@ -41,6 +41,24 @@ pub fn entropy(buffer: &mut [u8]) {
         unread
     };
     assert!(unread == 0, "no entropy");
+}
+
+/// Reads a file of the host into `buffer` and returns what it holds; `None` if there is none or it does not fit.
+pub fn file<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    const READ_BINARY: usize = 1;
+    let mut name: String<129> = String::try_from(path).ok()?;
+    name.push('\0').ok()?;
+    // SAFETY: as in `entropy`; SYS_READ returns how much of `buffer` it did not fill.
+    unsafe {
+        let file = syscall!(OPEN, name.as_ptr() as usize, READ_BINARY, path.len());
+        if file == usize::MAX {
+            return None;
+        }
+        let unread = syscall!(READ, file, buffer.as_mut_ptr() as usize, buffer.len());
+        syscall!(CLOSE, file);
+        let len = buffer.len().checked_sub(unread).filter(|_| unread > 0)?;
+        buffer.get(..len)
+    }
 }
 
 /// Eight random bytes, for what needs a seed.

@@ -120,6 +120,11 @@ enum End {
 }
 
 impl<T: Read + Write> Stream<'_, '_, T> {
+    /// Lends the transport: to wait on it, not to read or write.
+    pub fn with_transport<R>(&mut self, lend: impl FnOnce(&mut T) -> R) -> R {
+        self.port.with_transport(lend)
+    }
+
     /// Says goodbye. The transport stays open.
     ///
     /// # Errors

@@ -46,6 +46,10 @@ impl<'m, T> Port<'m, T> {
         BlockingHandle(self)
     }
 
+    pub(crate) fn with_transport<R>(&self, lend: impl FnOnce(&mut T) -> R) -> R {
+        lend(&mut self.transport.borrow_mut())
+    }
+
     pub(crate) fn may_wait(&self, may: bool) {
         self.may_wait.set(may);
     }
