@@ -11,6 +11,7 @@ mod deviations;
 mod elf;
 mod features;
 mod firmware;
+mod images;
 mod model;
 mod packages;
 mod panic;
@@ -50,6 +51,11 @@ const STAGES: &[Stage] = &[
         run: model::run,
     },
     Stage { name: "power", about: "no message is lost or doubled when the power fails", run: power::run },
+    Stage {
+        name: "firmware",
+        about: "images run in QEMU against a real broker, and refuse what they must",
+        run: images::run,
+    },
     Stage { name: "stack", about: "no call into the core needs more than 512 bytes of stack", run: stack::run },
 ];
 

@@ -11,6 +11,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mosquitto", "the broker that tests run against; they start their own, on ports of their own"),
     ("rustc-web", "a compiler with its standard library's sources beside it, for the targets without an OS"),
     ("rust-web-src", "those sources: `core` is built with the options under test"),
+    ("qemu-system-arm", "the board that firmware runs on"),
     ("binutils-arm-none-eabi", "linker and disassembler for Cortex-M"),
     ("binutils-riscv64-unknown-elf", "linker and disassembler for RISC-V"),
 ];

@@ -24,10 +24,20 @@ pub fn peak() -> usize {
     }
 }
 
+/// Bytes of stack that `call` needs, beyond the frame of its caller. Interrupts must be quiet meanwhile.
+#[inline(never)]
+pub fn needed(call: impl FnOnce()) -> usize {
+    paint();
+    let here = cortex_m::register::msp::read() as usize;
+    call();
+    let top = addr_of!(_stack_start) as usize;
+    peak() - (top - here)
+}
+
 /// Paints what is below the present frame.
 #[inline(never)]
 pub(crate) fn paint() {
-    const MARGIN: usize = 256;
+    const MARGIN: usize = 32; // what this function itself may use
     let end = cortex_m::register::msp::read() as usize - MARGIN;
     // SAFETY: from the end of the statics to below the stack pointer, nothing is in use yet.
     unsafe {

@@ -41,8 +41,6 @@ fn main() -> ! {
 }
 
 impl Stream for Net<'_> {
-    type Error = board::net::NetError;
-
     fn sleep(&mut self, deadline: Option<u64>) {
         Net::sleep(self, deadline, board::sensor::has_reading);
     }

@@ -7,9 +7,7 @@ use static_cell::ConstStaticCell;
 use story::{Do, LARGE, OPTIONS, READING_PERIOD_MS, READING_TOPIC, READINGS, Story, large_byte};
 
 /// A byte stream that can wait for whatever comes first.
-pub trait Stream: Read<Error = <Self as Stream>::Error> + ReadReady + Write {
-    type Error: embedded_io::Error;
-
+pub trait Stream: Read + ReadReady + Write {
     /// Sleeps until `deadline` in milliseconds, an interrupt, or bytes.
     fn sleep(&mut self, deadline: Option<u64>);
 }
@@ -59,8 +57,10 @@ impl Teller {
     fn run(&mut self, stream: &mut impl Stream) -> Result<Outcome, &'static str> {
         loop {
             while sensor::has_reading() && self.publish_reading()? {}
-            if self.receive(stream).is_err() {
-                return Ok(Outcome::Lost);
+            match self.receive(stream) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::Lost),
+                Err(error) => return Ok(lost(error)),
             }
             self.take_events()?;
             if let Some(outcome) = self.follow_story()? {
@@ -69,22 +69,22 @@ impl Teller {
             match self.send(stream) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Outcome::Goodbye),
-                Err(_) => return Ok(Outcome::Lost),
+                Err(error) => return Ok(lost(error)),
             }
             let earliest = [self.session.deadline(), self.story.deadline()].into_iter().flatten().min();
             stream.sleep(earliest.map(Instant::as_millis));
         }
     }
 
-    /// The stream's bytes into the inbox, as far as there is room.
-    fn receive<S: Stream>(&mut self, stream: &mut S) -> Result<(), ()> {
-        while stream.read_ready().map_err(drop)? {
+    /// The stream's bytes into the inbox, as far as there is room; `false` at its end.
+    fn receive<S: Stream>(&mut self, stream: &mut S) -> Result<bool, S::Error> {
+        while stream.read_ready()? {
             let space = self.inbox.space();
             if space.is_empty() {
                 break;
             }
-            match stream.read(space).map_err(drop)? {
-                0 => return Err(()),
+            match stream.read(space)? {
+                0 => return Ok(false),
                 count => self.inbox.filled(count),
             }
             // Room for what is still to be read.
@@ -92,7 +92,7 @@ impl Teller {
                 break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn take_events(&mut self) -> Result<(), &'static str> {
@@ -131,7 +131,7 @@ impl Teller {
     }
 
     /// What the session has to say, to the stream; `false` when it has said goodbye.
-    fn send<S: Stream>(&mut self, stream: &mut S) -> Result<bool, ()> {
+    fn send<S: Stream>(&mut self, stream: &mut S) -> Result<bool, S::Error> {
         let mut out = [0; 256];
         loop {
             let count = match self.session.transmit(now(), &mut out) {
@@ -143,14 +143,14 @@ impl Teller {
                     count
                 }
                 Transmit::Close => {
-                    stream.flush().map_err(drop)?;
+                    stream.flush()?;
                     return Ok(false);
                 }
                 _ => break,
             };
-            stream.write_all(&out[..count]).map_err(drop)?;
+            stream.write_all(&out[..count])?;
         }
-        stream.flush().map_err(drop)?;
+        stream.flush()?;
         Ok(true)
     }
 
@@ -167,6 +167,11 @@ impl Teller {
             Err(_) => Err("a reading found no room"),
         }
     }
+}
+
+fn lost(error: impl core::fmt::Debug) -> Outcome {
+    say!("lost: {error:?}");
+    Outcome::Lost
 }
 
 fn now() -> Instant {

@@ -9,7 +9,7 @@ mod teller;
 use core::fmt::Write as _;
 
 use board::lan9118::Frames;
-use board::net::{Net, NetError};
+use board::net::Net;
 use board::{clock, host, say, stack};
 use cortex_m_rt::entry;
 use dunlin_tls::embedded::{self, Link, Memory};
@@ -104,8 +104,6 @@ fn file(name: &str, buffer: &'static mut [u8]) -> Result<&'static [u8], &'static
 }
 
 impl Stream for embedded::Stream<'_, '_, &mut Net<'_>> {
-    type Error = Error;
-
     fn sleep(&mut self, deadline: Option<u64>) {
         self.with_transport(|net| net.sleep(deadline, board::sensor::has_reading));
     }
@@ -113,8 +111,6 @@ impl Stream for embedded::Stream<'_, '_, &mut Net<'_>> {
 
 /// Between connections.
 impl Stream for Net<'_> {
-    type Error = NetError;
-
     fn sleep(&mut self, deadline: Option<u64>) {
         Net::sleep(self, deadline, board::sensor::has_reading);
     }

@@ -6,7 +6,7 @@ use embedded_tls::{TlsConnection, TlsContext, TlsError, TlsReader, TlsWriter};
 use super::cipher::Suite;
 use super::port::{AsyncHandle, AsyncPort};
 use super::verify::Provider;
-use super::{Buffers, End, conclude, name_of, tls_config};
+use super::{Buffers, End, Fragment, conclude, name_of, tls_config};
 use crate::{Config, Entropy, Error};
 
 /// The two halves of a transport and the memory for TLS over them.
@@ -28,11 +28,13 @@ impl<'m, R: Read, W: Write> AsyncLink<'m, R, W> {
     /// # Errors
     /// As [`Link::connect`](super::Link::connect).
     pub async fn connect(&mut self, config: &Config<'_>, entropy: Entropy) -> Result<AsyncStream<'_, 'm, R, W>, Error> {
-        let tls = tls_config(config, self.plain.len());
+        let fragment = Fragment::that_fits(self.plain.len());
+        let write = Fragment::bound(fragment.as_ref(), self.write);
+        let tls = tls_config(config, fragment);
         let mut provider = Provider::new(config, entropy)?;
         self.port.reset();
         let port = &self.port;
-        let mut connection = TlsConnection::new(port.handle(), self.plain, self.write);
+        let mut connection = TlsConnection::new(port.handle(), self.plain, write);
         let handshake = connection.open(TlsContext::new(&tls, &mut provider)).await;
         conclude(handshake, &provider, port.take_failure())?;
         port.established();

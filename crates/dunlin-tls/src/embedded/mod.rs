@@ -21,7 +21,7 @@ pub use asynch::{AsyncLink, AsyncReader, AsyncStream, AsyncWriter};
 
 use embedded_io::{Read, ReadReady, Write};
 use embedded_tls::TlsError;
-use embedded_tls::blocking::{MaxFragmentLength, TlsConfig, TlsConnection, TlsContext};
+use embedded_tls::blocking::{MaxFragmentLength, TLS_RECORD_OVERHEAD, TlsConfig, TlsConnection, TlsContext};
 
 use crate::{Config, Entropy, Error};
 use cipher::Suite;
@@ -33,7 +33,7 @@ use verify::Provider;
 ///
 /// A server may send records of [`FULL_RECORD`] bytes. With less, it is asked to keep to 512, 1,024, 2,048 or 4,096
 /// bytes (RFC 6066), whichever fits; OpenSSL does as it is told, and a server that does not gets
-/// [`Error::RecordTooLong`].
+/// [`Error::RecordTooLong`]. What we send then keeps to the same length, our certificate included.
 pub struct Memory<const READ: usize, const WRITE: usize> {
     record: [u8; READ],
     plain: [u8; READ],
@@ -89,11 +89,13 @@ impl<'m, T: Read + Write> Link<'m, T> {
     /// Whatever is wrong with the server, the configuration or the transport, see [`Error`]. No application byte
     /// has been sent, and none can be.
     pub fn connect(&mut self, config: &Config<'_>, entropy: Entropy) -> Result<Stream<'_, 'm, T>, Error> {
-        let tls = tls_config(config, self.plain.len());
+        let fragment = Fragment::that_fits(self.plain.len());
+        let write = Fragment::bound(fragment.as_ref(), self.write);
+        let tls = tls_config(config, fragment);
         let mut provider = Provider::new(config, entropy)?;
         self.port.reset();
         let port = &self.port;
-        let mut connection = TlsConnection::new(port.handle(), self.plain, self.write);
+        let mut connection = TlsConnection::new(port.handle(), self.plain, write);
         let handshake = connection.open(TlsContext::new(&tls, &mut provider));
         conclude(handshake, &provider, port.take_failure())?;
         port.established();
@@ -214,20 +216,43 @@ impl<T: Read + Write> Write for Stream<'_, '_, T> {
     }
 }
 
-fn tls_config<'a>(config: &Config<'a>, longest_record: usize) -> TlsConfig<'a> {
-    /// Header, and what a record may hold beside its data.
-    const OVERHEAD: usize = gate::HEADER + 256;
+fn tls_config<'a>(config: &Config<'a>, fragment: Option<Fragment>) -> TlsConfig<'a> {
     let mut tls = TlsConfig::new();
     // [RFC 6066, 3] Literal addresses are not permitted in the server name that is sent.
     if config.server_name.parse::<core::net::IpAddr>().is_err() {
         tls = tls.with_server_name(config.server_name);
     }
-    match longest_record.saturating_sub(OVERHEAD) {
-        16_384.. => tls,
-        4096.. => tls.with_max_fragment_length(MaxFragmentLength::Bits12),
-        2048.. => tls.with_max_fragment_length(MaxFragmentLength::Bits11),
-        1024.. => tls.with_max_fragment_length(MaxFragmentLength::Bits10),
-        _ => tls.with_max_fragment_length(MaxFragmentLength::Bits9),
+    match fragment {
+        Some(fragment) => tls.with_max_fragment_length(fragment.name),
+        None => tls,
+    }
+}
+
+/// A length of data that no record exceeds.
+struct Fragment {
+    name: MaxFragmentLength,
+    len: usize,
+}
+
+impl Fragment {
+    /// What fits records of `longest` bytes; `None` if any record does.
+    fn that_fits(longest: usize) -> Option<Self> {
+        /// Header, and what a record may hold beside its data.
+        const OVERHEAD: usize = gate::HEADER + 256;
+        let (name, len) = match longest.saturating_sub(OVERHEAD) {
+            16_384.. => return None,
+            4096.. => (MaxFragmentLength::Bits12, 4096),
+            2048.. => (MaxFragmentLength::Bits11, 2048),
+            1024.. => (MaxFragmentLength::Bits10, 1024),
+            _ => (MaxFragmentLength::Bits9, 512),
+        };
+        Some(Self { name, len })
+    }
+
+    /// What we send must keep to it as well, and `embedded-tls` fills the buffer that it has.
+    fn bound<'b>(this: Option<&Self>, write: &'b mut [u8]) -> &'b mut [u8] {
+        let longest = this.map_or(write.len(), |fragment| write.len().min(fragment.len + TLS_RECORD_OVERHEAD));
+        write.get_mut(..longest).unwrap_or_default()
     }
 }
 
