@@ -3,6 +3,8 @@
 
 pub use dunlin_core::*;
 
+#[cfg(feature = "async")]
+pub mod asynch;
 pub mod blocking;
 #[cfg(feature = "tokio")]
 pub mod client;

@@ -364,7 +364,7 @@ impl Seen {
 
     fn message(&mut self, message: &Message<'_>) {
         let number = <[u8; 4]>::try_from(message.payload).map(u32::from_be_bytes);
-        match (message.topic, number) {
+        match (message.topic.as_str(), number) {
             ("story/one/echo", Ok(number)) => {
                 let next = &mut self.echoes[message.qos as usize];
                 match number {

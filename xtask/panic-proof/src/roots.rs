@@ -99,6 +99,7 @@ roots! {
     "Session::ignored_count" => Session::ignored_count,
     "Session::is_connected" => Session::is_connected,
     "Session::is_idle" => Session::is_idle,
+    "Session::is_stalled" => Session::is_stalled,
     "Session::lost" => Session::lost,
     "Session::mark_stored" => Session::mark_stored,
     "Session::marks" => last_mark,

@@ -390,6 +390,13 @@ impl<'s> Session<'s> {
         self.keep_alive.is_ping_unanswered()
     }
 
+    /// Whether `poll` has left a packet in the inbox because something must leave first: more bytes would not help, only
+    /// [`transmit`](Self::transmit) does. For drivers that wait for one thing at a time.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.inbound.is_stalled()
+    }
+
     /// Outgoing messages that are not over: accepted, and not yet sent (QoS 0) or acknowledged (QoS 1 and 2).
     #[must_use]
     pub fn outgoing_count(&self) -> usize {

@@ -1,0 +1,201 @@
+//! The two halves on tokio: against a real broker, and over a pipe that is smaller than what must pass.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use dunlin::asynch::{Clock, LinkError, Shared};
+use dunlin::{Event, Fault, Filter, Inbox, Instant, Options, Publish, PublishError, QoS, Session, Storage};
+use dunlin_testkit::Mosquitto;
+use embedded_io_adapters::tokio_1::FromTokio;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+#[derive(Clone, Copy)]
+struct Tokio(tokio::time::Instant);
+
+impl Clock for Tokio {
+    fn now(&self) -> Instant {
+        Instant::from_millis(self.0.elapsed().as_millis() as u64)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> impl Future<Output = ()> {
+        tokio::time::sleep_until(self.0 + Duration::from_millis(deadline.as_millis()))
+    }
+}
+
+fn clock() -> Tokio {
+    Tokio(tokio::time::Instant::now())
+}
+
+const TABLE: &[Filter] = &[Filter::literal("echo/#", QoS::ExactlyOnce)];
+const OPTIONS: Options = Options::new("async-1").persistent().subscriptions(TABLE);
+
+/// Counts what came on `echo/N`, by N, and checks that each number follows the one before.
+struct Counts([u32; 4]);
+
+impl Counts {
+    fn note(&mut self, event: &Event<'_>) {
+        if let Event::Message(message) = event {
+            let task: usize = message.topic["echo/".len()..].parse().expect("a number");
+            let number = u32::from_be_bytes(message.payload.try_into().expect("four bytes"));
+            assert_eq!(number, self.0[task], "task {task}");
+            self.0[task] += 1;
+        }
+    }
+}
+
+/// One connection until all have come `goal` times; true if they have.
+async fn connection(mqtt: &Shared<'_>, inbox: &mut Inbox<'_>, port: u16, counts: &mut Counts, goal: [u32; 4]) -> bool {
+    let Ok(tcp) = TcpStream::connect(("127.0.0.1", port)).await else { return false };
+    let (reader, writer) = tcp.into_split();
+    let (mut events, pump) = mqtt.open(inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let listen = async {
+        while counts.0 != goal {
+            match events.next(inbox).await {
+                Ok(event) => counts.note(&event),
+                Err(_) => return false,
+            }
+        }
+        true
+    };
+    tokio::select! {
+        complete = listen => complete,
+        _ = pump.run() => false,
+    }
+}
+
+async fn publish(mqtt: &Shared<'_>, task: usize, from: u32, to: u32, qos: QoS) {
+    for number in from..to {
+        let (topic, payload) = (format!("echo/{task}"), number.to_be_bytes());
+        // QoS 0 does not wait for a connection.
+        while mqtt.publish(&Publish::new(&topic, &payload).with_qos(qos)).await == Err(PublishError::Offline) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn four_tasks_share_one_session_and_a_restart_loses_nothing() {
+    let mut broker = Mosquitto::with("persistence true\nautosave_interval 0\n");
+    let mut storage: Storage<256, 128, 3> = Storage::new(); // less than what is under way
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(OPTIONS, memory));
+    let mut counts = Counts([0; 4]);
+    for round in 0..2 {
+        let (from, to) = (round * 50, round * 50 + 50);
+        let tell = async {
+            tokio::join!(
+                publish(&mqtt, 1, from, to, QoS::AtLeastOnce),
+                publish(&mqtt, 2, from, to, QoS::ExactlyOnce),
+                publish(&mqtt, 3, from, to, QoS::ExactlyOnce),
+            );
+        };
+        let goal = [0, to, to, to];
+        let listen = async { while !connection(&mqtt, &mut inbox, broker.port(), &mut counts, goal).await {} };
+        timeout(Duration::from_secs(30), async { tokio::join!(tell, listen) }).await.expect("in time");
+        broker.stop();
+        broker.restart();
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_ends_the_pump_after_what_is_owed() {
+    let broker = Mosquitto::start();
+    let mut storage: Storage<256, 128, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-2"), memory));
+    let tcp = TcpStream::connect(("127.0.0.1", broker.port())).await.expect("connect");
+    let (reader, writer) = tcp.into_split();
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let listen = async {
+        assert!(matches!(events.next(&mut inbox).await, Ok(Event::Connected { resumed: false })));
+        mqtt.try_publish(&Publish::new("last", b"words")).expect("room");
+        mqtt.close();
+        loop {
+            if let Err(error) = events.next(&mut inbox).await {
+                return error;
+            }
+        }
+    };
+    let (end, _) = tokio::join!(pump.run(), listen);
+    assert!(matches!(end, LinkError::Closed), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_is_found_out() {
+    let (client, mut server) = tokio::io::duplex(64);
+    let (reader, writer) = tokio::io::split(client);
+    let mut storage: Storage<256, 128, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-3").keep_alive(10).answer_timeout(5), memory));
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let begin = tokio::time::Instant::now();
+    let listen = async {
+        assert!(matches!(events.next(&mut inbox).await, Ok(Event::Connected { .. })));
+        events.next(&mut inbox).await.map(drop)
+    };
+    let serve = async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut connect = [0; 21];
+        server.read_exact(&mut connect).await.expect("CONNECT");
+        server.write_all(b"\x20\x02\x00\x00").await.expect("CONNACK");
+        let mut ping = [0; 2];
+        server.read_exact(&mut ping).await.expect("PINGREQ");
+        assert_eq!(ping, *b"\xc0\x00");
+        std::future::pending::<()>().await;
+    };
+    let end = tokio::select! {
+        end = pump.run() => end,
+        end = listen => panic!("{end:?}"),
+        () = serve => unreachable!(),
+    };
+    assert!(matches!(end, LinkError::Fault(Fault::Silent)), "{end:?}");
+    let passed = begin.elapsed().as_millis();
+    assert!((13_700..14_000).contains(&passed), "{passed} ms: 8.75 s to the ping, 5 s for its answer");
+}
+
+#[tokio::test]
+async fn two_full_windows_do_not_hold_each_other() {
+    // A server that writes before it reads, over a pipe that holds less than one message.
+    let (client, server) = tokio::io::duplex(32);
+    let (reader, writer) = tokio::io::split(client);
+    let mut storage: Storage<512, 128, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-4"), memory));
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let listen = async {
+        let mut count = 0;
+        while count < 100 {
+            match events.next(&mut inbox).await {
+                Ok(Event::Connected { .. }) => {
+                    for _ in 0..4 {
+                        mqtt.try_publish(&Publish::new("out", &[1; 80])).expect("room");
+                    }
+                }
+                Ok(Event::Message(_)) => count += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let serve = async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut from, mut to) = tokio::io::split(server);
+        let mut connect = [0; 21];
+        from.read_exact(&mut connect).await.expect("CONNECT");
+        to.write_all(b"\x20\x02\x00\x00").await.expect("CONNACK");
+        for _ in 0..100 {
+            to.write_all(b"\x30\x16\x00\x02in01234567890123456789"[..24].as_ref()).await.expect("PUBLISH");
+        }
+        let mut rest = vec![0; 4 * (2 + 5 + 80)];
+        from.read_exact(&mut rest).await.expect("what was published");
+    };
+    let all = async {
+        let mut pump = pin!(pump.run());
+        tokio::select! {
+            end = &mut pump => panic!("{end:?}"),
+            _ = async { tokio::join!(listen, serve) } => {}
+        }
+    };
+    timeout(Duration::from_secs(10), all).await.expect("no deadlock");
+}
