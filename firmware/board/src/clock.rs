@@ -45,8 +45,14 @@ pub fn millis() -> u64 {
 /// `ready` is asked with interrupts masked, and a masked interrupt still ends `wfi`: nothing that happens between the
 /// question and the sleep is missed.
 pub fn sleep_until(deadline: Option<u64>, ready: impl FnOnce() -> bool) {
+    sleep_unless(|| ready() || !set_alarm(deadline));
+    write(ALARM, CTRL, 0);
+}
+
+/// Sleeps until any interrupt, unless `awake` says that there is work.
+pub(crate) fn sleep_unless(awake: impl FnOnce() -> bool) {
     cortex_m::interrupt::free(|_| {
-        if ready() || !set_alarm(deadline) {
+        if awake() {
             return;
         }
         let before = ticks();
@@ -59,7 +65,6 @@ pub fn sleep_until(deadline: Option<u64>, ready: impl FnOnce() -> bool) {
             count.set(count.get().wrapping_add(1));
         });
     });
-    write(ALARM, CTRL, 0);
 }
 
 /// Ticks that were spent awake. Where QEMU counts instructions (`-icount`), this counts them too, by a fixed factor.

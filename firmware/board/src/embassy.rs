@@ -1,14 +1,38 @@
-//! The board under embassy: a time driver on the alarm, and a network driver on the Ethernet interrupt.
+//! The board under embassy: an executor that sleeps, a time driver on the alarm, a network driver on the Ethernet
+//! interrupt.
 use core::cell::RefCell;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Waker};
 
 use critical_section::Mutex;
+use embassy_executor::{Spawner, raw};
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
 use embassy_sync::waitqueue::AtomicWaker;
 use embassy_time_queue_utils::Queue;
 
 use crate::clock;
 use crate::lan9118::{Frames, Lan9118, MAX_FRAME};
+
+/// Runs an executor for ever: `spawn` gives it its first tasks, and it sleeps when none has work.
+///
+/// Like embassy's own for Cortex-M, with `wfi` for `wfe`, so that wake-ups can be counted and QEMU sleeps.
+pub fn run(executor: &'static mut raw::Executor, spawn: impl FnOnce(Spawner)) -> ! {
+    spawn(executor.spawner());
+    loop {
+        // SAFETY: called from this one place, never from within a task.
+        unsafe { executor.poll() };
+        clock::sleep_unless(|| HAS_WORK.swap(false, Ordering::Relaxed));
+    }
+}
+
+/// A task has been woken since the executor ran last.
+static HAS_WORK: AtomicBool = AtomicBool::new(false);
+
+/// What the executor calls when a task is woken.
+#[unsafe(export_name = "__pender")]
+fn pender(_: *mut ()) {
+    HAS_WORK.store(true, Ordering::Relaxed);
+}
 
 struct AlarmDriver {
     queue: Mutex<RefCell<Queue>>,

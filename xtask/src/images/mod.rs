@@ -40,6 +40,9 @@ const MEASURE: Image = Image { workspace: "superloop", binary: "measure", featur
 const SUPERLOOP: Image = Image { workspace: "superloop", binary: "superloop", features: &[], bare: false };
 const SUPERLOOP_TLS: Image =
     Image { workspace: "superloop", binary: "superloop-tls", features: &["embedded-tls"], bare: false };
+const EMBASSY: Image = Image { workspace: "embassy", binary: "embassy", features: &[], bare: false };
+const EMBASSY_TLS: Image =
+    Image { workspace: "embassy", binary: "embassy-tls", features: &["embedded-tls"], bare: false };
 
 /// Everything: `cargo xtask firmware`.
 pub fn run() -> Result<()> {
@@ -49,6 +52,8 @@ pub fn run() -> Result<()> {
     let measure = MEASURE.build()?;
     let superloop = SUPERLOOP.build()?;
     let superloop_tls = SUPERLOOP_TLS.build()?;
+    let embassy = EMBASSY.build()?;
+    let embassy_tls = EMBASSY_TLS.build()?;
 
     let report = Run::new(&baseline).argument(peer::echo()?).finish()?;
     table.add("baseline: TCP, no MQTT", &baseline, &report, None)?;
@@ -58,6 +63,10 @@ pub fn run() -> Result<()> {
     let report = Run::new(&superloop).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
     table.add("superloop: the whole story", &superloop, &report, None)?;
     tls_story(&mut table, "superloop over TLS, embedded-tls", &superloop_tls)?;
+    broker.wipe()?;
+    let report = Run::new(&embassy).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
+    table.add("embassy: the whole story", &embassy, &report, None)?;
+    tls_story(&mut table, "embassy over TLS, embedded-tls", &embassy_tls)?;
     refusals(&superloop_tls)?;
     table.print();
     table::print_costs(&Run::new(&measure).counting(Count::Instructions).finish()?)
