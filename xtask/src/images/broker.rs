@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use dunlin_testkit::mosquitto::Mosquitto;
@@ -77,6 +79,32 @@ impl Broker {
         fs::write(directory.join("client.der"), &pki.client.chain[0])?;
         fs::write(directory.join("client.key"), &pki.client.key)?;
         Ok(directory)
+    }
+
+    /// Prints what the broker receives and sends, as it happens, until the program ends.
+    pub fn show_packets(&self) {
+        let log = self.mosquitto.directory().join("log");
+        thread::spawn(move || {
+            let mut shown = 0;
+            loop {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                // A broker that was restarted writes its log anew.
+                shown = if text.len() < shown { 0 } else { shown };
+                let (_, news) = text.split_at_checked(shown).unwrap_or_default();
+                let whole = news.rfind('\n').map_or(0, |end| end + 1);
+                for line in news[..whole].lines() {
+                    let line = line.split_once(": ").map_or(line, |(_, line)| line);
+                    let arrow = match () {
+                        () if line.starts_with("Received ") => "-->",
+                        () if line.starts_with("Sending ") => "<--",
+                        () => "   ",
+                    };
+                    println!("{:60}{arrow} {line}", "");
+                }
+                shown += whole;
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
     }
 
     /// Fails if anything that speaks MQTT has come.

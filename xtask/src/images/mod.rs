@@ -44,8 +44,26 @@ const EMBASSY: Image = Image { workspace: "embassy", binary: "embassy", features
 const EMBASSY_TLS: Image =
     Image { workspace: "embassy", binary: "embassy-tls", features: &["embedded-tls"], bare: false };
 
-/// Everything: `cargo xtask firmware`.
+/// `cargo xtask firmware` does everything; with `--watch superloop` or `--watch embassy` it shows one story.
 pub fn run() -> Result<()> {
+    let mut arguments = std::env::args().skip(2);
+    match (arguments.next().as_deref(), arguments.next().as_deref()) {
+        (Some("--watch"), Some("superloop")) => watch(&SUPERLOOP),
+        (Some("--watch"), Some("embassy")) => watch(&EMBASSY),
+        (Some("--watch"), _) => bail!("--watch superloop, or --watch embassy"),
+        _ => run_all(),
+    }
+}
+
+/// One story, with the image's log on the left and the broker's packets beside it.
+fn watch(image: &Image) -> Result<()> {
+    let elf = image.build()?;
+    let mut broker = Broker::start(&[])?;
+    broker.show_packets();
+    Run::new(&elf).argument(broker.plain()).argument(IDLE_MS).watched().with_broker(&mut broker).map(drop)
+}
+
+fn run_all() -> Result<()> {
     let mut table = Table::default();
     let baseline = BASELINE.build()?;
     let pump = PUMP.build()?;
