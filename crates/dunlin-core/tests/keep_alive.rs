@@ -280,3 +280,51 @@ fn a_dead_link_keeps_what_is_open_for_the_next_one() {
     assert_eq!(pair.sent_of(PUBLISH).len(), 2);
     assert!(pair.broker.is_connected(CLIENT));
 }
+
+#[test]
+fn a_driver_that_holds_up_reading_and_says_so_goes_on_pinging_and_finds_no_fault() {
+    // [MQTT-3.1.2-23]
+    let mut pair = Pair::connected(SHORT.answer_timeout(3));
+    let mut pings = Vec::new();
+    for now in (0..100 * S).step_by(500) {
+        let at = dunlin_core::Instant::from_millis(now);
+        pair.client.hold(at);
+        let mut out = [0; 16];
+        if let dunlin_core::Transmit::Bytes(2) = pair.client.transmit(at, &mut out) {
+            pings.push(now);
+        }
+    }
+    assert!(pings.windows(2).all(|pair| pair[1] - pair[0] <= 10 * S), "{pings:?}");
+    assert!(pings.len() >= 10, "{pings:?}");
+    // Reading again, and no answer: now it is the server's fault.
+    pair.now = 100 * S;
+    assert_eq!(pair.poll(), None);
+    pair.now += 13 * S;
+    let _ = pair.client.transmit(dunlin_core::Instant::from_millis(pair.now), &mut [0; 16]);
+    pair.now += 3 * S;
+    assert_eq!(pair.poll(), Some(Faulted(Fault::Silent)));
+}
+
+#[test]
+fn an_application_that_acknowledges_late_is_not_taken_for_a_dead_server() {
+    let manual = SHORT.answer_timeout(3).manual_acks();
+    let mut pair = Pair::with(manual, dunlin_testkit::Sizes { received: 3, rx: 40, ..Default::default() }).up();
+    pair.subscribe("a", QoS::AtLeastOnce).unwrap();
+    pair.run();
+    pair.clear();
+    for number in 0..10 {
+        pair.broker.publish(Message::new("a", number.to_string()).qos(1));
+    }
+    // The table is full, the inbox is full, PINGRESP stands behind it all.
+    pair.run_for(100 * S);
+    assert!(pair.is_up());
+    assert!(pair.broker.closed_for_silence().is_empty());
+    let mut next = 0;
+    while next < pair.receipts.len() {
+        assert!(pair.client.acknowledge(pair.receipts[next]));
+        next += 1;
+        pair.run();
+    }
+    assert_eq!(pair.messages().len(), 10);
+    assert_eq!(pair.broker.unfinished(CLIENT), 0);
+}
