@@ -3,9 +3,7 @@
 use dunlin_core::memory::{filter_len, rx_len, tx_len};
 use dunlin_core::{Fault, PacketId, Publish, PublishError, QoS, Restored, SubscribeError};
 use dunlin_testkit::Seen::{self, Connected, Delivered};
-use dunlin_testkit::{
-    CLIENT, DURABLE, Message, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Packet, Pair, RESUMING, Sizes, Then,
-};
+use dunlin_testkit::{CLIENT, DURABLE, Message, PUBACK, PUBREC, PUBREL, Packet, Pair, RESUMING, Sizes, Then};
 
 use crate::id;
 
@@ -288,65 +286,6 @@ fn a_full_store_of_messages_refuses_before_anything_is_sent() {
     pair.run();
     assert_eq!(pair.sent(), []);
     pair.marks = dunlin_testkit::Marks::Stored;
-    pair.run();
-    assert_eq!(pair.broker.received(), [("a", b"1"), ("a", b"2")]);
-}
-
-#[test]
-fn no_more_messages_are_under_way_than_the_window_allows() {
-    for window in [0, 1, 3, 7] {
-        let limit = usize::from(window.max(1));
-        let mut pair = Pair::with(RESUMING.window(window), Sizes { slots: 12, ..Default::default() }).up();
-        for kind in [PUBACK, PUBREC, PUBCOMP] {
-            pair.broker.always(kind, Then::Hold);
-        }
-        for number in 0..10_u8 {
-            let qos = QoS::from_bits(1 + number % 2).unwrap();
-            pair.publish(&Publish::new("a", &[number]).with_qos(qos)).unwrap();
-        }
-        pair.run();
-        let mut ends = 0;
-        while !pair.broker.held().is_empty() {
-            assert_eq!(pair.sent_of(PUBLISH).len(), (ends + limit).min(10), "window {window}");
-            // PUBREC makes no room, PUBACK and PUBCOMP do.
-            ends += usize::from(pair.broker.held()[0].kind() != PUBREC);
-            pair.broker.release(0);
-            pair.run();
-        }
-        let received: Vec<_> = pair.broker.received().iter().map(|message| message.payload[0]).collect();
-        assert_eq!(received, (0..10).collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn a_resumed_session_keeps_to_the_window_as_well() {
-    // [MQTT-4.6.0-1]
-    let mut pair = Pair::with(RESUMING.window(3), Sizes { slots: 12, ..Default::default() }).up();
-    pair.broker.always(PUBCOMP, Then::Hold);
-    for number in 0..6_u8 {
-        pair.publish(&Publish::new("a", &[number]).exactly_once()).unwrap();
-    }
-    pair.run();
-    for _ in 0..3 {
-        pair.cut();
-        pair.clear();
-        pair.run();
-        assert_eq!(pair.sent_of(PUBREL).len(), 3);
-        assert_eq!(pair.sent_of(PUBLISH).len(), 0, "three are released and not over");
-    }
-    pair.broker.behave();
-    pair.broker.release_all();
-    pair.run();
-    assert!(pair.client.is_idle());
-    assert_eq!(pair.broker.received().len(), 3);
-}
-
-#[test]
-fn messages_at_qos0_pass_outside_the_window() {
-    let mut pair = Pair::connected(RESUMING.window(1));
-    pair.broker.always(PUBACK, Then::Hold);
-    pair.publish(&Publish::new("a", b"1").at_least_once()).unwrap();
-    pair.publish(&Publish::new("a", b"2")).unwrap();
     pair.run();
     assert_eq!(pair.broker.received(), [("a", b"1"), ("a", b"2")]);
 }

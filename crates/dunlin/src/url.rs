@@ -110,8 +110,8 @@ impl FromStr for Address {
     fn from_str(url: &str) -> Result<Self, InvalidUrl> {
         let uri = Uri::parse(url.trim()).map_err(|_| InvalidUrl::Syntax)?;
         let scheme = Scheme::from_name(uri.scheme().as_str())?;
-        let authority = uri.authority().ok_or(InvalidUrl::Syntax)?;
         if scheme == Scheme::Unix {
+            let authority = uri.authority().ok_or(InvalidUrl::Syntax)?;
             let path = uri.path().decode().to_string().map_err(|_| InvalidUrl::Syntax)?.into_owned();
             let is_usable = authority.as_str().is_empty() && path.len() > 1;
             return match is_usable {
@@ -119,6 +119,31 @@ impl FromStr for Address {
                 false => Err(InvalidUrl::NoHost),
             };
         }
+        let Parts { host, port, user_name, password, .. } = Parts::of(&uri)?;
+        let port = port.unwrap_or(scheme.default_port());
+        Ok(Self { scheme, host, port, path: uri.path().as_str().to_owned(), user_name, password })
+    }
+}
+
+/// A URL taken apart.
+pub(crate) struct Parts {
+    /// In lower case.
+    #[cfg_attr(not(feature = "proxy"), expect(dead_code))]
+    pub scheme: String,
+    pub host: String,
+    pub port: Option<u16>,
+    pub user_name: Option<String>,
+    pub password: Option<Vec<u8>>,
+}
+
+impl Parts {
+    #[cfg(feature = "proxy")]
+    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        Self::of(&Uri::parse(url.trim()).map_err(|_| InvalidUrl::Syntax)?)
+    }
+
+    fn of(uri: &Uri<&str>) -> Result<Self, InvalidUrl> {
+        let authority = uri.authority().ok_or(InvalidUrl::Syntax)?;
         let host = match authority.host_parsed() {
             Host::Ipv4(ip) => ip.to_string(),
             Host::Ipv6(ip) => ip.to_string(),
@@ -129,9 +154,8 @@ impl FromStr for Address {
             return Err(InvalidUrl::NoHost);
         }
         let port = match authority.port_to_u16() {
-            Ok(None) => scheme.default_port(),
             Ok(Some(0)) | Err(_) => return Err(InvalidUrl::Port),
-            Ok(Some(port)) => port,
+            Ok(port) => port,
         };
         let (user_name, password) = match authority.userinfo() {
             None => (None, None),
@@ -144,7 +168,8 @@ impl FromStr for Address {
                 (Some(user_name), password.map(|password| password.decode().to_bytes().into_owned()))
             }
         };
-        Ok(Self { scheme, host, port, path: uri.path().as_str().to_owned(), user_name, password })
+        let scheme = uri.scheme().as_str().to_ascii_lowercase();
+        Ok(Self { scheme, host, port, user_name, password })
     }
 }
 

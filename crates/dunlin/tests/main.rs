@@ -6,3 +6,11 @@ mod common;
 mod hostile;
 mod link;
 mod mosquitto;
+#[cfg(feature = "rustls")]
+mod pki;
+#[cfg(all(feature = "proxy", feature = "tokio"))]
+mod proxy;
+#[cfg(all(feature = "rustls", feature = "tokio"))]
+mod tls;
+#[cfg(all(feature = "websocket", feature = "tokio"))]
+mod websocket;

@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dunlin_core::{Publish, PublishError, QoS, Replace};
 use mio::{Events, Token};
 
-use super::socket::{Polled, Stream};
+use super::socket::{Kind, Polled};
 use super::wait::wait;
 use crate::host::pump::{Next, Pump};
 use crate::host::{
@@ -127,6 +128,24 @@ impl Client {
             self.host().leave_room(&mut ticket);
             Err(PublishError::Full.into())
         })
+    }
+
+    /// Publishes a request, and waits for its answer: the next message on `reply_topic` that is not a retained one, up to
+    /// the [`timeout`](Builder::timeout) of the client.
+    ///
+    /// MQTT 3.1.1 correlates nothing, so give each request a topic of its own for the answer, such as
+    /// `pump/3/answer/17`; of several who wait on one topic, the first to ask gets the first answer. If no subscription
+    /// of this client covers the topic, it subscribes, with the quality of service of the request, and unsubscribes
+    /// afterwards. The answer is not among the messages of [`next`](Self::next). With manual acknowledgement it is to
+    /// be acknowledged as any other message.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe) and [`publish`](Self::publish).
+    pub fn request(&self, request: &Publish<'_>, reply_topic: &str) -> Result<Message, Error> {
+        let until = Instant::now() + self.host().settings.timeout;
+        let mut answer = pin!(self.host().request(request, reply_topic));
+        let answer = wait(Some(until), |waker| answer.as_mut().poll(&mut Context::from_waker(waker)));
+        answer.unwrap_or(Err(Error::Timeout))
     }
 
     // Subscribing
@@ -371,7 +390,7 @@ impl Runner {
     fn run(mut self) {
         let _end = EndAnyway(self.pump.host().clone());
         loop {
-            let reason = self.serve().unwrap_or_else(Reason::from);
+            let reason = self.serve().unwrap_or_else(|reason| reason);
             match self.pump.lost(reason) {
                 Next::End => return,
                 Next::Retry(delay) if self.pause(delay) => {}
@@ -384,12 +403,13 @@ impl Runner {
     }
 
     /// Makes one connection, and serves it to its end.
-    fn serve(&mut self) -> std::io::Result<Reason> {
+    fn serve(&mut self) -> Result<Reason, Reason> {
         let timeout = self.pump.host().settings.connect_timeout;
         let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let plan = self.target.plan()?;
         let stream = connect(&self.target, timeout)?;
         let (socket, readiness) = Polled::register(stream, self.poll.registry(), STREAM)?;
-        let mut connection = Connection::new(socket, &self.target, until);
+        let mut connection = Connection::new(socket, plan, until);
         let mut events = Events::with_capacity(8);
         loop {
             let deadline = match connection.go_on(&mut self.pump, &self.waker) {
@@ -399,7 +419,7 @@ impl Runner {
             let now = self.pump.host().now();
             let left = deadline.map(|deadline| Duration::from_millis(deadline.millis_since(now)));
             match self.poll.poll(&mut events, left) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
             self.pump.unpark();
@@ -427,15 +447,15 @@ impl Runner {
 }
 
 /// Connects a socket; may block for `timeout`.
-fn connect(target: &Target, timeout: Duration) -> std::io::Result<Stream> {
+fn connect(target: &Target, timeout: Duration) -> std::io::Result<Kind> {
     #[cfg(unix)]
     if let Some(path) = target.socket_path() {
-        return mio::net::UnixStream::connect(path).map(Stream::Unix);
+        return mio::net::UnixStream::connect(path).map(Kind::Unix);
     }
     let (host, port) = target.first_hop();
     let stream = tcp::connect(host, port, timeout)?;
     stream.set_nonblocking(true)?;
-    Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
+    Ok(Kind::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 struct WakePoll(mio::Waker);

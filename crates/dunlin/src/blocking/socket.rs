@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mio::event::{Event, Source};
 use mio::{Interest, Registry, Token};
 
-use crate::transport::Socket;
+use crate::transport::Stream;
 
 /// A socket that belongs to a poll. It remembers what it cannot do, so that nothing is tried in vain.
 pub(crate) struct Polled {
-    stream: Stream,
+    kind: Kind,
     readiness: Arc<Readiness>,
 }
 
 /// The kinds of sockets.
-pub(crate) enum Stream {
+pub(crate) enum Kind {
     Tcp(mio::net::TcpStream),
     #[cfg(unix)]
     Unix(mio::net::UnixStream),
@@ -35,29 +35,29 @@ pub(crate) struct Readiness {
 
 impl Polled {
     /// Registers the socket. Events for it are to be given to the [`Readiness`].
-    pub fn register(mut stream: Stream, registry: &Registry, token: Token) -> io::Result<(Self, Arc<Readiness>)> {
+    pub fn register(mut kind: Kind, registry: &Registry, token: Token) -> io::Result<(Self, Arc<Readiness>)> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match &mut stream {
-            Stream::Tcp(stream) => stream.register(registry, token, interest)?,
+        match &mut kind {
+            Kind::Tcp(stream) => stream.register(registry, token, interest)?,
             #[cfg(unix)]
-            Stream::Unix(stream) => stream.register(registry, token, interest)?,
+            Kind::Unix(stream) => stream.register(registry, token, interest)?,
         }
         let readiness = Arc::new(Readiness {
             can_read: AtomicBool::new(true),
             can_write: AtomicBool::new(true),
             is_read_closed: AtomicBool::new(false),
         });
-        Ok((Self { stream, readiness: readiness.clone() }, readiness))
+        Ok((Self { kind, readiness: readiness.clone() }, readiness))
     }
 
     fn write_with(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<usize>) -> io::Result<usize> {
         if !self.readiness.can_write.load(Ordering::Relaxed) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let result = match &mut self.stream {
-            Stream::Tcp(stream) => write(stream),
+        let result = match &mut self.kind {
+            Kind::Tcp(stream) => write(stream),
             #[cfg(unix)]
-            Stream::Unix(stream) => write(stream),
+            Kind::Unix(stream) => write(stream),
         };
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
             self.readiness.can_write.store(false, Ordering::Relaxed);
@@ -86,10 +86,10 @@ impl Read for Polled {
         if !self.readiness.can_read.load(Ordering::Relaxed) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let result = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(buf),
+        let result = match &mut self.kind {
+            Kind::Tcp(stream) => stream.read(buf),
             #[cfg(unix)]
-            Stream::Unix(stream) => stream.read(buf),
+            Kind::Unix(stream) => stream.read(buf),
         };
         let is_drained = match &result {
             // Less than there was room for: everything was read. Where readiness comes by completion, only an attempt
@@ -118,12 +118,12 @@ impl Write for Polled {
     }
 }
 
-impl Socket for Polled {
+impl Stream for Polled {
     fn finish(&mut self) -> io::Result<()> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+        match &mut self.kind {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
             #[cfg(unix)]
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 }

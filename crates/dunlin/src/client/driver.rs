@@ -86,17 +86,29 @@ impl Driver {
         let timeout = self.pump.host().settings.connect_timeout;
         let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let target = self.target.clone();
+        let plan = match target.reads_files() {
+            true => {
+                let target = target.clone();
+                let plan = tokio::task::spawn_blocking(move || target.plan());
+                match self.unless_closed(plan).await {
+                    Some(Ok(plan)) => plan?,
+                    Some(Err(error)) => return Err(std::io::Error::from(error).into()),
+                    None => return Err(Reason::Closed),
+                }
+            }
+            false => target.plan()?,
+        };
         let connect = tokio::time::timeout(timeout, Woken::connect(&target, timeout, self.waker.clone()));
         let socket = match self.unless_closed(connect).await {
             Some(Ok(result)) => result?,
             Some(Err(_)) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
             None => return Err(Reason::Closed),
         };
-        let mut connection = Connection::new(socket, &target, until);
+        let mut connection = Connection::new(socket, plan, until);
         Ok(poll_fn(|cx| self.poll_connection(&mut connection, cx)).await)
     }
 
-    fn poll_connection(&mut self, connection: &mut Connection<Woken>, cx: &mut Context<'_>) -> Poll<Reason> {
+    fn poll_connection(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Reason> {
         self.relay.pass_to(cx.waker());
         self.pump.unpark();
         loop {

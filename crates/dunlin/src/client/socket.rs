@@ -10,16 +10,16 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::transport::Socket;
+use crate::transport::Stream;
 use crate::transport::target::Target;
 
 /// A socket that wakes its driver when it can go on.
 pub(crate) struct Woken {
-    stream: Stream,
+    kind: Kind,
     waker: Waker,
 }
 
-enum Stream {
+enum Kind {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
@@ -30,10 +30,10 @@ impl Woken {
     pub async fn connect(target: &Target, timeout: Duration, waker: Waker) -> io::Result<Self> {
         #[cfg(unix)]
         if let Some(path) = target.socket_path() {
-            return Ok(Self { stream: Stream::Unix(UnixStream::connect(path).await?), waker });
+            return Ok(Self { kind: Kind::Unix(UnixStream::connect(path).await?), waker });
         }
         let stream = connect_any(target.first_hop(), timeout).await?;
-        Ok(Self { stream: Stream::Tcp(stream), waker })
+        Ok(Self { kind: Kind::Tcp(stream), waker })
     }
 
     fn poll<T>(
@@ -41,10 +41,10 @@ impl Woken {
         poll: impl FnOnce(Pin<&mut dyn Both>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
         let cx = &mut Context::from_waker(&self.waker);
-        let result = match &mut self.stream {
-            Stream::Tcp(stream) => poll(Pin::new(stream), cx),
+        let result = match &mut self.kind {
+            Kind::Tcp(stream) => poll(Pin::new(stream), cx),
             #[cfg(unix)]
-            Stream::Unix(stream) => poll(Pin::new(stream), cx),
+            Kind::Unix(stream) => poll(Pin::new(stream), cx),
         };
         match result {
             Poll::Ready(result) => result,
@@ -101,7 +101,7 @@ impl Write for Woken {
     }
 }
 
-impl Socket for Woken {
+impl Stream for Woken {
     fn finish(&mut self) -> io::Result<()> {
         self.poll(|stream, cx| stream.poll_shutdown(cx))
     }

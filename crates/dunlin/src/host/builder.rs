@@ -7,6 +7,7 @@ use dunlin_core::{Options, Oversize, Publish, QoS};
 
 use super::error::Error;
 use crate::reconnect::Backoff;
+use crate::router::Router;
 use crate::transport::target::Target;
 use crate::url::{Address, InvalidUrl};
 
@@ -26,7 +27,7 @@ use crate::url::{Address, InvalidUrl};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    address: Result<Address, InvalidUrl>,
+    target: Result<Target, InvalidUrl>,
     settings: Settings,
 }
 
@@ -102,7 +103,7 @@ impl Builder {
             filter_bytes: 64 << 10,
             max_packet: 16 << 20,
         };
-        Self { address, settings }
+        Self { target: address.map(Target::new), settings }
     }
 
     /// Clean session off: server and client go on after a reconnect where they stopped, and the server keeps messages
@@ -146,6 +147,13 @@ impl Builder {
     #[must_use]
     pub fn subscribe(mut self, filter: &str, qos: QoS) -> Self {
         self.settings.subscriptions.push((filter.to_owned(), qos));
+        self
+    }
+
+    /// Subscribes to all filters of a table: see [`subscribe`](Self::subscribe).
+    #[must_use]
+    pub fn subscribe_all<H>(mut self, router: &Router<H>) -> Self {
+        self.settings.subscriptions.extend(router.filters().map(|(filter, qos)| (filter.to_owned(), qos)));
         self
     }
 
@@ -262,16 +270,56 @@ impl Builder {
         self
     }
 
+    /// How to trust the server, and who this client is, for `mqtts://` and `wss://`; by default the certificate
+    /// authorities of the system are trusted, and nothing is shown.
+    #[cfg(feature = "rustls")]
+    #[must_use]
+    pub fn tls(self, tls: crate::tls::Tls) -> Self {
+        self.with_target(|target| target.tls = tls)
+    }
+
+    /// Connects through this proxy. Not for Unix domain sockets.
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy(self, proxy: crate::proxy::Proxy) -> Self {
+        self.with_target(|target| target.proxy = Some(proxy))
+    }
+
+    /// Adds a header to the handshake of a WebSocket, such as `Authorization`.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn websocket_header(self, name: &str, value: &str) -> Self {
+        self.with_target(|target| target.headers.push((name.to_owned(), value.to_owned())))
+    }
+
+    #[cfg(any(feature = "rustls", feature = "proxy", feature = "websocket"))]
+    fn with_target(mut self, change: impl FnOnce(&mut Target)) -> Self {
+        if let Ok(target) = &mut self.target {
+            change(target);
+        }
+        self
+    }
+
     /// Where to connect, and the settings, checked.
+    #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
     pub(crate) fn finish(self) -> Result<(Arc<Target>, Arc<Settings>), Error> {
-        let target = Target { address: self.address? };
+        let mut target = self.target?;
         target.check()?;
         self.settings.options().check().map_err(Error::Options)?;
+        #[cfg(feature = "websocket")]
+        {
+            target.max_packet = self.settings.max_packet;
+        }
         Ok((Arc::new(target), Arc::new(self.settings)))
     }
 }
 
 impl Settings {
+    #[cfg(feature = "tracing")]
+    pub fn name(&self) -> &str {
+        &self.client_id
+    }
+
     /// What the session is told.
     pub fn options(&self) -> Options<'_> {
         let mut options =

@@ -45,8 +45,34 @@ pub enum Reason {
     ServerClosed,
     /// The stream failed, or could not be opened.
     Io(Arc<io::Error>),
+    /// There is no TLS connection.
+    #[cfg(feature = "rustls")]
+    Tls(crate::tls::TlsError),
+    /// There is no WebSocket connection.
+    #[cfg(feature = "websocket")]
+    WebSocket(WebSocketError),
+    /// The proxy made no tunnel.
+    #[cfg(feature = "proxy")]
+    Proxy(crate::proxy::ProxyError),
     /// This side closed it.
     Closed,
+}
+
+/// Why a WebSocket cannot carry MQTT.
+#[cfg(feature = "websocket")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WebSocketError {
+    /// The server answered with this HTTP status instead of changing to WebSocket.
+    Refused(u16),
+    /// The server speaks WebSocket, but has not chosen the sub-protocol `mqtt`: see whether the path is right.
+    NotMqtt,
+    /// The server sent something else than binary frames.
+    NotBinary,
+    /// The address or the headers cannot be put into an HTTP request.
+    InvalidRequest,
+    /// Something else.
+    Failed(String),
 }
 
 impl Reason {
@@ -56,6 +82,13 @@ impl Reason {
         match self {
             Self::Fault(fault) => fault.may_heal(),
             Self::ServerClosed | Self::Io(_) => true,
+            // Certificates are renewed, clocks are set, proxies are configured.
+            #[cfg(feature = "rustls")]
+            Self::Tls(_) => true,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) => true,
+            #[cfg(feature = "proxy")]
+            Self::Proxy(_) => true,
             Self::Closed => false,
         }
     }
@@ -67,10 +100,32 @@ impl fmt::Display for Reason {
             Self::Fault(fault) => fault.fmt(f),
             Self::ServerClosed => f.write_str("the server closed the connection"),
             Self::Io(error) => error.fmt(f),
+            #[cfg(feature = "rustls")]
+            Self::Tls(error) => error.fmt(f),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(error) => error.fmt(f),
+            #[cfg(feature = "proxy")]
+            Self::Proxy(error) => error.fmt(f),
             Self::Closed => f.write_str("closed"),
         }
     }
 }
+
+#[cfg(feature = "websocket")]
+impl fmt::Display for WebSocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "the server refused the WebSocket with HTTP status {status}"),
+            Self::NotMqtt => f.write_str("the server's WebSocket does not speak MQTT at this path"),
+            Self::NotBinary => f.write_str("the server sent something else than binary frames"),
+            Self::InvalidRequest => f.write_str("the address or the headers do not fit into an HTTP request"),
+            Self::Failed(why) => write!(f, "WebSocket: {why}"),
+        }
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl std::error::Error for WebSocketError {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,8 +165,51 @@ impl From<SubscribeError> for Error {
     }
 }
 
+/// Layers over a socket hand their own errors up in one of the system's; here they come out again.
 impl From<io::Error> for Reason {
     fn from(error: io::Error) -> Self {
+        #[cfg(any(feature = "rustls", feature = "websocket"))]
+        if let Some(inner) = error.get_ref() {
+            #[cfg(feature = "rustls")]
+            if let Some(error) = inner.downcast_ref::<crate::tls::TlsError>() {
+                return Self::Tls(error.clone());
+            }
+            #[cfg(feature = "websocket")]
+            if let Some(error) = inner.downcast_ref::<WebSocketError>() {
+                return Self::WebSocket(error.clone());
+            }
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::ServerClosed;
+        }
         Self::Io(Arc::new(error))
+    }
+}
+
+#[cfg(feature = "rustls")]
+impl From<crate::tls::TlsError> for Reason {
+    fn from(error: crate::tls::TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl From<crate::proxy::ProxyError> for Reason {
+    fn from(error: crate::proxy::ProxyError) -> Self {
+        Self::Proxy(error)
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl From<WebSocketError> for Reason {
+    fn from(error: WebSocketError) -> Self {
+        Self::WebSocket(error)
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl From<WebSocketError> for io::Error {
+    fn from(error: WebSocketError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
     }
 }

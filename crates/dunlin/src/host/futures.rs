@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use dunlin_core::{Publish, QoS, Replace};
 
-use super::received::{Event, Message};
+#[cfg(feature = "tokio")]
+use super::received::Event;
+use super::received::Message;
 use super::{Delivery, Error, Host, Ticket};
 
 impl Host {
@@ -16,21 +18,25 @@ impl Host {
         poll_fn(|cx| self.poll_publish(publish, replace, &mut place.ticket, Some(cx.waker()))).await
     }
 
+    #[cfg(feature = "tokio")]
     pub async fn next_message(&self) -> Result<Message, Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_messages };
         poll_fn(|cx| self.poll_message(&mut place.ticket, Some(cx.waker()))).await
     }
 
+    #[cfg(feature = "tokio")]
     pub async fn next_event(&self) -> Result<Event, Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_events };
         poll_fn(|cx| self.poll_event(&mut place.ticket, Some(cx.waker()))).await
     }
 
+    #[cfg(feature = "tokio")]
     pub async fn connected(&self) -> Result<(), Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_connected };
         poll_fn(|cx| self.poll_connected(&mut place.ticket, Some(cx.waker()))).await
     }
 
+    #[cfg(feature = "tokio")]
     pub async fn ended(&self) -> Result<(), Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_connected };
         poll_fn(|cx| self.poll_ended(&mut place.ticket, Some(cx.waker()))).await

@@ -1,8 +1,8 @@
 //! A client on a host, without its threads, sockets and executors: what the blocking and the asynchronous client
 //! share.
 //!
-//! `Host` is what the handles of a client share: an owned session in a mutex, who waits for what, and the queue of
-//! received messages. Requests lock, change the session, unlock, and wake the driver if it sleeps. `Pump` is
+//! [`Host`] is what the handles of a client share: an owned session in a mutex, who waits for what, and the queue of
+//! received messages. Requests lock, change the session, unlock, and wake the driver if it sleeps. [`Pump`](pump) is
 //! the driver's side: bytes in, bytes out, when to ask again, and whether to connect again. Neither waits: whatever
 //! may have to wait is a `poll_` function that takes a [`Waker`], and a blocking client makes one out of its thread.
 //!
@@ -34,6 +34,8 @@ mod waiters;
 
 pub use builder::Builder;
 pub use deliveries::Outcome;
+#[cfg(feature = "websocket")]
+pub use error::WebSocketError;
 pub use error::{Error, Reason};
 pub use received::{Event, Message};
 
@@ -493,6 +495,10 @@ impl State {
             },
         };
         self.stats.published += u64::from(result.is_ok());
+        #[cfg(feature = "tracing")]
+        if result.is_ok() {
+            tracing::trace!(topic = publish.topic(), len = publish.payload().len(), qos = ?publish.qos(), "accepted");
+        }
         result
     }
 

@@ -104,6 +104,8 @@ impl Pump {
 
     /// Takes what came, and fills the output if all of it was written.
     pub fn turn(&mut self) -> Turn {
+        #[cfg(feature = "tracing")]
+        let _span = tracing::trace_span!("turn", client = self.host.settings.name()).entered();
         let now = self.host.now();
         let host = self.host.clone();
         let mut guard = host.state();
@@ -227,6 +229,11 @@ impl Pump {
             Next::End => None,
         };
         let reason = if is_closed { Reason::Closed } else { reason };
+        #[cfg(feature = "tracing")]
+        match next {
+            Next::Retry(delay) => tracing::warn!(client = host.settings.name(), %reason, ?delay, "disconnected"),
+            Next::End => tracing::info!(client = host.settings.name(), %reason, "ended"),
+        }
         state.events.push(Event::Disconnected { reason: reason.clone(), retry_in });
         let mut events = std::mem::take(&mut state.events);
         self.wakes.append(&mut state.wakes);
@@ -305,6 +312,8 @@ impl Pump {
                 state.wakes.extend(waker);
             }
             Happened::Message(message) => {
+                #[cfg(feature = "tracing")]
+                tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
                 self.messages.push(Message::copy(&message));
                 return self.messages.last().map(Message::len);
             }
@@ -312,6 +321,8 @@ impl Pump {
             Happened::Forgotten(id) => state.end(id, Outcome::Forgotten),
             Happened::Replaced(id) => state.end(id, Outcome::Replaced),
             Happened::Connected { resumed } => {
+                #[cfg(feature = "tracing")]
+                tracing::info!(client = self.host.settings.name(), resumed, "connected");
                 state.link = Link::Up(now);
                 state.stats.connections += 1;
                 state.events.push(Event::Connected { resumed });

@@ -3,39 +3,40 @@
 //! Whoever owns it calls [`go_on`](Connection::go_on), sleeps until the socket can go on, the time that it was told, or
 //! the waker that it gave, and calls again. That is all the blocking and the asynchronous client do.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dunlin_core::Instant;
 
-use super::target::Target;
-use super::{Socket, Stream, open};
+use super::target::Plan;
+use super::{Stream, open};
 use crate::host::Reason;
 use crate::host::pump::{Pump, Turn};
 
 /// See the module.
-pub(crate) struct Connection<S> {
-    phase: Phase<S>,
+pub(crate) struct Connection {
+    phase: Phase,
 }
 
-enum Phase<S> {
+enum Phase {
     /// Handshakes of the layers over the socket. The session knows of no connection yet.
     Opening {
-        opening: Pin<Box<dyn Future<Output = Result<Stream<S>, Reason>> + Send>>,
+        opening: Opening,
         until: Instant,
     },
-    Up(Stream<S>),
+    Up(Box<dyn Stream>),
     /// The last bytes must arrive: if there were unread bytes, the system would reset the connection, and the server
     /// might never see the DISCONNECT. So it is read until the server closes it, for a moment.
     Goodbye {
-        stream: Stream<S>,
+        stream: Box<dyn Stream>,
         until: Instant,
     },
     Over,
 }
+
+type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Reason>> + Send>>;
 
 /// What to do when nothing more can be done now.
 #[derive(Debug)]
@@ -49,10 +50,10 @@ pub(crate) enum Step {
 /// How long the server has to close the stream after a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-impl<S: Socket> Connection<S> {
+impl Connection {
     /// A connection over this socket, whose handshakes have until then.
-    pub fn new(socket: S, target: &Arc<Target>, until: Instant) -> Self {
-        Self { phase: Phase::Opening { opening: Box::pin(open(socket, target.clone())), until } }
+    pub fn new(socket: impl Stream, plan: Plan, until: Instant) -> Self {
+        Self { phase: Phase::Opening { opening: Box::pin(open(Box::new(socket), plan)), until } }
     }
 
     /// Does what can be done now. Before it says to sleep it has left `waker` with the host.
@@ -72,7 +73,7 @@ impl<S: Socket> Connection<S> {
                         Poll::Pending => return Step::Sleep(Some(until)),
                     }
                 }
-                Phase::Up(stream) => match serve(stream, pump, waker) {
+                Phase::Up(stream) => match serve(stream.as_mut(), pump, waker) {
                     Ok(Step::Over(Reason::Closed)) => {
                         let _ = stream.finish();
                         let Phase::Up(stream) = std::mem::replace(&mut self.phase, Phase::Over) else { continue };
@@ -85,7 +86,7 @@ impl<S: Socket> Connection<S> {
                 },
                 Phase::Goodbye { stream, until } => {
                     let until = *until;
-                    return match drain(stream) {
+                    return match drain(stream.as_mut()) {
                         true if pump.host().now() < until => Step::Sleep(Some(until)),
                         _ => self.end(Reason::Closed),
                     };
@@ -102,7 +103,7 @@ impl<S: Socket> Connection<S> {
 }
 
 /// Takes turns until nothing moves any more.
-fn serve<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump, waker: &Waker) -> io::Result<Step> {
+fn serve(stream: &mut dyn Stream, pump: &mut Pump, waker: &Waker) -> io::Result<Step> {
     loop {
         let turn = pump.turn();
         let (mut is_busy, is_written) = write(stream, pump)?;
@@ -136,7 +137,7 @@ fn serve<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump, waker: &Waker) -> i
 }
 
 /// Writes what the stream takes: whether that was anything, and whether it was all, down to the socket.
-fn write<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump) -> io::Result<(bool, bool)> {
+fn write(stream: &mut dyn Stream, pump: &mut Pump) -> io::Result<(bool, bool)> {
     let mut is_busy = false;
     while !pump.output().is_empty() {
         match stream.write(pump.output()) {
@@ -158,7 +159,7 @@ fn write<S: Socket>(stream: &mut Stream<S>, pump: &mut Pump) -> io::Result<(bool
 }
 
 /// Reads what is there and forgets it. Whether more may come.
-fn drain<S: Socket>(stream: &mut Stream<S>) -> bool {
+fn drain(stream: &mut dyn Stream) -> bool {
     let _ = stream.flush();
     let mut unread = [0; 4096];
     loop {

@@ -1,90 +1,71 @@
 //! Streams of bytes to a server: what lies between a socket and the session.
 //!
-//! Everything here is non-blocking and knows no executor. A [`Socket`] reads and writes what it can and says
-//! `WouldBlock` otherwise; TLS, WebSocket and proxies lie over it in the same manner. So the blocking and the
-//! asynchronous client share all of it, and differ only in how they sleep: [`Connection`](connection::Connection) is
-//! what both of them drive.
+//! Everything here is non-blocking and knows no executor. A [`Stream`] reads and writes what it can and says
+//! `WouldBlock` otherwise; that holds for sockets, and for TLS, WebSocket and proxies, which lie over one another. So
+//! the blocking and the asynchronous client share all of it, and differ only in how they sleep:
+//! [`Connection`](connection::Connection) is what both of them drive.
 
 pub(crate) mod connection;
+#[cfg(feature = "proxy")]
+pub(crate) mod proxy;
 pub(crate) mod target;
 pub(crate) mod tcp;
+#[cfg(feature = "rustls")]
+pub(crate) mod tls;
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
 
-use std::future::poll_fn;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::sync::Arc;
-use std::task::Poll;
+use std::io::{self, Read, Write};
 
 use crate::host::Reason;
-use crate::url::Scheme;
-use target::Target;
+use target::Plan;
 
-/// A socket that never blocks. When it has said `WouldBlock`, whoever drives it is woken as soon as it can go on.
-pub(crate) trait Socket: Read + Write + Send + 'static {
+/// A stream that never blocks. When it has said `WouldBlock`, whoever drives it is woken as soon as it can go on. What
+/// `write` has taken may wait inside for room below, until `flush` says `Ok`.
+pub(crate) trait Stream: Read + Write + Send + 'static {
     /// Tells the other side that nothing more comes from here.
     fn finish(&mut self) -> io::Result<()>;
 }
 
-/// A stream that carries MQTT.
-pub(crate) enum Stream<S> {
-    Plain(S),
-}
-
 /// Makes a stream that carries MQTT out of a connected socket: goes through the handshakes of all layers.
-pub(crate) async fn open<S: Socket>(socket: S, target: Arc<Target>) -> Result<Stream<S>, Reason> {
-    match target.address.scheme() {
-        Scheme::Mqtt | Scheme::Unix => Ok(Stream::Plain(socket)),
-        // `Target::check` has refused what this build cannot do.
-        _ => Err(Reason::from(io::Error::from(ErrorKind::Unsupported))),
+pub(crate) async fn open(socket: Box<dyn Stream>, plan: Plan) -> Result<Box<dyn Stream>, Reason> {
+    #[cfg_attr(not(any(feature = "proxy", feature = "rustls", feature = "websocket")), expect(unused_mut))]
+    let mut stream = socket;
+    // Which layers there are is known here; in a build without any, there is nothing to know.
+    #[cfg(not(any(feature = "proxy", feature = "rustls", feature = "websocket")))]
+    drop(plan);
+    #[cfg(feature = "proxy")]
+    if let Some(proxy) = &plan.target.proxy {
+        proxy::tunnel(&mut stream, proxy, plan.target.address.host(), plan.target.address.port()).await?;
     }
+    #[cfg(feature = "rustls")]
+    if let Some(handshake) = plan.handshake {
+        stream = Box::new(tls::TlsStream::open(stream, handshake).await?);
+    }
+    #[cfg(feature = "websocket")]
+    if plan.target.is_websocket() {
+        stream = Box::new(websocket::WsStream::open(stream, &plan.target).await?);
+    }
+    Ok(stream)
 }
 
-impl<S: Socket> Stream<S> {
-    /// Nothing more will be written: says so on all layers.
-    pub fn finish(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.finish(),
-        }
-    }
-}
-
-impl<S: Socket> Read for Stream<S> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buf),
-        }
-    }
-}
-
-/// What `write` has taken may wait inside for room in the socket, until `flush` says `Ok`.
-impl<S: Socket> Write for Stream<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-        }
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write_vectored(parts),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-        }
+impl Stream for Box<dyn Stream> {
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
     }
 }
 
 /// Turns `WouldBlock` into `Pending`, so that a handshake can be written as a sequence.
 ///
 /// Nothing is registered here: the socket has seen to that, and whoever drives it polls again when it can go on.
+#[cfg(any(feature = "rustls", feature = "proxy"))]
 pub(crate) async fn until_ready<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    poll_fn(|_| {
+    use std::task::Poll;
+    std::future::poll_fn(|_| {
         loop {
             match attempt() {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
             }
         }
