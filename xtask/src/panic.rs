@@ -112,7 +112,6 @@ fn prove(library: &Path, roots: &[String]) -> Result<Result<u64, String>> {
             )));
         }
     };
-    let formats = |name: &str| name.contains("core::fmt::") || name.contains("::fmt");
     if let Some(symbol) = image.functions().find(|symbol| formats(&symbol.name)) {
         return Ok(Err(format!("{} is reachable\n{}", symbol.name, chains_to(library, roots, &[], formats)?)));
     }
@@ -135,6 +134,12 @@ fn chains_to(library: &Path, roots: &[String], definitions: &[&str], is_goal: im
     }
     ensure!(!chains.is_empty(), "a panic is reachable, but by no direct call");
     Ok(chains.into_values().collect::<Vec<_>>().join("\n"))
+}
+
+/// Functions of `core::fmt`, and implementations of its traits. A type of its in the name is not enough: the compiler
+/// may give one name to functions of many types that come to the same code.
+fn formats(name: &str) -> bool {
+    name.starts_with("core::fmt::") || name.starts_with("<core::fmt::") || name.contains(" as core::fmt::")
 }
 
 fn image_path() -> Result<PathBuf> {
