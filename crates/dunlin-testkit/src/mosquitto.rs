@@ -15,6 +15,8 @@ pub struct Mosquitto {
     directory: PathBuf,
     port: u16,
     child: Option<Child>,
+    /// Ends the broker when this process is gone, however that came.
+    guard: Option<Child>,
 }
 
 impl Mosquitto {
@@ -54,7 +56,7 @@ impl Mosquitto {
         for (name, text) in files {
             std::fs::write(directory.join(name), text).expect("a file for the broker");
         }
-        let mut broker = Self { directory, port, child: None };
+        let mut broker = Self { directory, port, child: None, guard: None };
         broker.restart();
         broker
     }
@@ -95,6 +97,7 @@ impl Mosquitto {
 
     /// Ends it with SIGKILL: what it had not saved is gone.
     pub fn kill(&mut self) {
+        self.release();
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -103,6 +106,7 @@ impl Mosquitto {
 
     /// Ends it with SIGTERM: it saves and says goodbye to nobody.
     pub fn stop(&mut self) {
+        self.release();
         if let Some(mut child) = self.child.take() {
             signal(&child, "TERM");
             let _ = child.wait();
@@ -149,14 +153,29 @@ impl Mosquitto {
             .stderr(log)
             .spawn()
             .expect("mosquitto: is it installed? (apt-get install mosquitto)");
+        self.release();
+        // Its standard input ends with this process.
+        let guard = format!("read _; kill -KILL {}", child.id());
+        self.guard = Command::new("sh").args(["-c", &guard]).stdin(Stdio::piped()).spawn().ok();
         self.child = Some(child);
         wait_until("the broker listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+}
+
+impl Mosquitto {
+    /// The broker has ended: there is nothing to guard.
+    fn release(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            let _ = guard.kill();
+            let _ = guard.wait();
+        }
     }
 }
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.go_on();
+        self.release();
         self.kill();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
