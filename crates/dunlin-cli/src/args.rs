@@ -23,9 +23,26 @@ pub enum Command {
     Pub(PubArgs),
     /// Subscribe, and print what arrives
     Sub(SubArgs),
+    /// Look at what a session keeps over restarts
+    Store {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Watch MQTT clients survive a bad day, packet by packet
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
+}
+
+/// What `dunlin store` does.
+#[derive(Subcommand)]
+pub enum StoreCommand {
+    /// Print what is stored, also while another process uses it
+    Show {
+        /// The directory of the store
+        #[arg(value_name = "DIR")]
+        directory: std::path::PathBuf,
+    },
 }
 
 const PUB_EXAMPLES: &str = "\

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod format;
 mod publish;
+mod store;
 mod subscribe;
 mod supervise;
 
@@ -43,6 +44,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Pub(args) => publish::run(args),
         Command::Sub(args) => subscribe::run(args),
+        Command::Store { command } => store::run(&command),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args),
     }

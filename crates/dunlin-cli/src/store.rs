@@ -1,0 +1,62 @@
+//! `dunlin store show`: what a directory keeps of a session, also while another process uses it.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use dunlin_store::{Entry, FileStore, Store, StoreError};
+
+use crate::args::StoreCommand;
+use crate::exit::Failure;
+
+pub fn run(command: &StoreCommand) -> Result<(), Failure> {
+    match command {
+        StoreCommand::Show { directory } => show(directory),
+    }
+}
+
+fn show(directory: &Path) -> Result<(), Failure> {
+    let failed = |error: StoreError<std::io::Error>| {
+        let what = match &error {
+            StoreError::Medium(error) if error.kind() == ErrorKind::NotFound => "no store there".to_owned(),
+            error => error.to_string(),
+        };
+        Failure::local(format!("{}: {what}", directory.display()))
+    };
+    let mut store = FileStore::read_only(directory).map_err(failed)?;
+    let damage = store.damage();
+    let mut index = 0;
+    while let Some(entry) = now(store.entry(index)).map_err(failed)? {
+        index += 1;
+        let line = match entry {
+            Entry::Released(id) => format!("out  #{:<5} QoS 2  taken by the server, to be released", id.get()),
+            Entry::Message { id, head, len, .. } => {
+                let (qos, topic) = (head.qos().bits(), head.topic());
+                let retain = if head.is_retain() { ", retained" } else { "" };
+                format!("out  #{:<5} QoS {qos}  {topic}, {len} bytes{retain}", id.get())
+            }
+            Entry::Received(id) => format!("in   #{:<5} QoS 2  handled", id.get()),
+            Entry::Subscription(filter) => format!("sub         QoS {}  {}", filter.qos().bits(), filter.text()),
+        };
+        anstream::println!("{line}");
+    }
+    let s = |count: u64| if count == 1 { "" } else { "s" };
+    let bytes = store.log_len();
+    anstream::println!("{index} entr{} in {bytes} byte{}", if index == 1 { "y" } else { "ies" }, s(bytes));
+    if damage.records > 0 {
+        let records = u64::from(damage.records);
+        return Err(Failure::local(format!("{records} record{} cannot be read: what they held is lost", s(records))));
+    }
+    Ok(())
+}
+
+/// Stores in files are never pending.
+fn now<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+}
