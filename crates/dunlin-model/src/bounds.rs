@@ -14,6 +14,8 @@ pub struct Named {
     pub name: &'static str,
     /// How much may happen.
     pub bounds: Bounds,
+    /// Where to stop, in states generated: the shortest orders of events have been seen by then.
+    pub limit: Option<usize>,
 }
 
 const NONE: Bounds = Bounds {
@@ -35,22 +37,27 @@ pub fn short() -> Vec<Named> {
         Named {
             name: "out, payloads in the store",
             bounds: Bounds { out: vec![2, 1, 2], cuts: 1, power_cuts: 1, external: true, ..NONE },
+            limit: None,
         },
         Named {
             name: "out, to a broker that delivers late and forgets",
             bounds: Bounds { out: vec![2, 2], cuts: 1, power_cuts: 1, forgets: 1, on_release: true, ..NONE },
+            limit: None,
         },
         Named {
             name: "out, with a store that refuses",
             bounds: Bounds { out: vec![2, 1], cuts: 1, power_cuts: 1, refusals: 1, external: true, ..NONE },
+            limit: None,
         },
         Named {
             name: "in",
             bounds: Bounds { inbound: vec![2, 1, 2], cuts: 2, power_cuts: 1, forgets: 1, refusals: 1, ..NONE },
+            limit: None,
         },
         Named {
             name: "both ways",
             bounds: Bounds { out: vec![2], inbound: vec![2], cuts: 1, power_cuts: 1, forgets: 1, ..NONE },
+            limit: None,
         },
     ]
 }
@@ -62,14 +69,17 @@ pub fn long() -> Vec<Named> {
         Named {
             name: "long: out, three messages, two cuts and two power cuts",
             bounds: Bounds { out: vec![2, 1, 2], cuts: 1, power_cuts: 2, external: true, ..NONE },
+            limit: None,
         },
         Named {
             name: "long: out, to a broker that forgets twice",
             bounds: Bounds { out: vec![2, 1, 2], cuts: 1, power_cuts: 1, forgets: 2, on_release: true, ..NONE },
+            limit: Some(24_000_000),
         },
         Named {
             name: "long: in, two sessions forgotten",
             bounds: Bounds { inbound: vec![2, 2, 1], cuts: 2, power_cuts: 2, forgets: 2, refusals: 1, ..NONE },
+            limit: Some(24_000_000),
         },
         Named {
             name: "long: both ways, everything goes wrong",
@@ -83,6 +93,7 @@ pub fn long() -> Vec<Named> {
                 external: true,
                 ..NONE
             },
+            limit: Some(24_000_000),
         },
     ]);
     all
