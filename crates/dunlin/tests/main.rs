@@ -10,6 +10,8 @@ mod mosquitto;
 mod pki;
 #[cfg(all(feature = "proxy", feature = "tokio"))]
 mod proxy;
+#[cfg(feature = "tokio")]
+mod restarts;
 #[cfg(all(feature = "rustls", feature = "tokio"))]
 mod tls;
 #[cfg(all(feature = "websocket", feature = "tokio"))]

@@ -193,6 +193,17 @@ impl Tls {
         self
     }
 
+    /// Reads all files once, to say early what is wrong with them. A client reads them before each connection anyway.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), TlsError> {
+        if let Some(name) = &self.server_name {
+            ServerName::try_from(name.as_str()).map_err(|_| TlsError::InvalidServerName(name.clone()))?;
+        }
+        self.config().map(|_| ())
+    }
+
     /// Reads what has to be read, for a connection to `host`. May block for as long as the files take.
     pub(crate) fn prepare(&self, host: &str) -> Result<Handshake, TlsError> {
         let name = self.server_name.as_deref().unwrap_or(host);
