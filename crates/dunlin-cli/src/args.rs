@@ -172,10 +172,10 @@ pub struct ConnectionArgs {
     /// Server to connect to [default: localhost]
     #[arg(short = 'h', long, value_name = "HOST", conflicts_with = "url")]
     pub host: Option<String>,
-    /// Port to connect to [default: 1883]
+    /// Port to connect to [default: 1883, with TLS 8883]
     #[arg(short = 'p', long, value_name = "PORT", conflicts_with = "url", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// All at once: mqtt://user:password@host:port/topic
+    /// All at once: mqtt:// or mqtts://user:password@host:port/topic, ws:// or wss://host/path, or unix:///path
     #[arg(short = 'L', long, value_name = "URL")]
     pub url: Option<String>,
     /// Client identifier [default: one made up for this run]
@@ -199,6 +199,11 @@ pub struct ConnectionArgs {
     /// Longest silence towards the server, in seconds; 0: none is too long
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "60")]
     pub keepalive: u16,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Proxy to connect through: socks5://user:password@host:port or http://host:port
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
     /// What the server publishes when this client disappears without a goodbye: topic
     #[arg(long, value_name = "TOPIC")]
     pub will_topic: Option<String>,
@@ -229,6 +234,39 @@ pub struct ConnectionArgs {
     /// Print this help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// Whom to trust, and who this is. Each of them turns TLS on, for servers given with -h; with mqtts:// it is on anyway.
+#[derive(Clone, Default, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// Use TLS, and trust the certificate authorities of this system
+    #[arg(long)]
+    pub tls: bool,
+    /// Trust the certificate authorities in this file instead, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub cafile: Option<PathBuf>,
+    /// Trust only the very certificate in this file, whatever name and dates it has
+    #[arg(long, value_name = "FILE", conflicts_with = "cafile")]
+    pub pin: Option<PathBuf>,
+    /// Certificate of this client, PEM or DER
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// and its private key, not encrypted: PKCS #8, SEC1 or PKCS #1
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Refuse servers whose certificate is in this revocation list
+    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
+    pub crl: Option<PathBuf>,
+    /// Protocol to offer with ALPN; may be given many times
+    #[arg(long, value_name = "NAME")]
+    pub tls_alpn: Vec<String>,
+    /// Name in the server's certificate, if it is not the host
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// DANGEROUS: trust any server, so that anybody on the way can read and change everything
+    #[arg(long, conflicts_with_all = ["cafile", "pin", "crl"])]
+    pub insecure: bool,
 }
 
 /// Runs MQTT clients through a bad day and shows each packet: a link that breaks in the middle of QoS 2 exchanges, a

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use dunlin::Publish;
 use dunlin::blocking::Builder;
+use dunlin::proxy::Proxy;
 use dunlin::reconnect::Backoff;
-use dunlin::url::Address;
+use dunlin::tls::{Tls, TlsError};
+use dunlin::url::{Address, Scheme};
 use percent_encoding::percent_decode_str;
 
-use crate::args::ConnectionArgs;
+use crate::args::{ConnectionArgs, TlsArgs};
 use crate::exit::Failure;
 
 /// What the command line says about the connection.
@@ -36,10 +38,21 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
         Some(password) => Some(password),
         None => address.password().map(<[u8]>::to_vec),
     };
-    let server = format!("{}:{}", address.host(), address.port());
+    let server = match address.scheme() {
+        Scheme::Unix => address.path().to_owned(),
+        _ => format!("{}:{}", address.host(), address.port()),
+    };
+    let tls = tls(&args.tls, address.scheme())?;
     let mut builder = Builder::for_address(address, &client_id(args))
         .keep_alive(std::time::Duration::from_secs(args.keepalive.into()))
         .reconnect(Backoff::new(args.reconnect_min, args.reconnect_max.max(args.reconnect_min)));
+    if let Some(tls) = tls {
+        builder = builder.tls(tls);
+    }
+    if let Some(proxy) = &args.proxy {
+        let proxy: Proxy = proxy.parse().map_err(|error| Failure::usage(format!("--proxy: {error}")))?;
+        builder = builder.proxy(proxy);
+    }
     if args.disable_clean_session {
         builder = builder.persistent();
     }
@@ -64,13 +77,64 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
 fn address(args: &ConnectionArgs) -> Result<(Address, Option<String>), Failure> {
     let Some(url) = &args.url else {
         let host = args.host.as_deref().unwrap_or("localhost");
-        return Ok((Address::tcp(host, args.port.unwrap_or(1883)), None));
+        let scheme = if args.tls.is_on() { Scheme::Mqtts } else { Scheme::Mqtt };
+        let port = args.port.unwrap_or(scheme.default_port());
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let address = format!("{}://{host}:{port}", scheme.name()).parse();
+        return address.map(|address| (address, None)).map_err(|error| Failure::usage(format!("-h: {error}")));
     };
     let address: Address = url.parse().map_err(|error| Failure::usage(format!("-L: {error}")))?;
+    // Elsewhere the path belongs to the way there.
+    if !matches!(address.scheme(), Scheme::Mqtt | Scheme::Mqtts) {
+        return Ok((address, None));
+    }
     let path = address.path().strip_prefix('/').unwrap_or_default();
     let topic = percent_decode_str(path).decode_utf8().map_err(|_| Failure::usage("-L: the topic is not UTF-8"))?;
     let topic = if topic.is_empty() { None } else { Some(topic.into_owned()) };
     Ok((address, topic))
+}
+
+/// What the command line says about TLS, if that is used; its files are read once, to see whether they are good.
+fn tls(args: &TlsArgs, scheme: Scheme) -> Result<Option<Tls>, Failure> {
+    match (args.is_on(), scheme) {
+        (false, Scheme::Mqtt | Scheme::Ws | Scheme::Unix) => return Ok(None),
+        (true, Scheme::Mqtt) => return Err(Failure::usage("-L: with TLS it begins with mqtts://")),
+        (true, Scheme::Ws) => return Err(Failure::usage("-L: with TLS it begins with wss://")),
+        (true, Scheme::Unix) => return Err(Failure::usage("-L: there is no TLS on a Unix socket")),
+        _ => {}
+    }
+    let mut tls = match (&args.cafile, &args.pin) {
+        _ if args.insecure => Tls::insecure_without_verification(),
+        (Some(path), _) => Tls::authorities_file(path),
+        (None, Some(path)) => Tls::pinned_file(path),
+        (None, None) => Tls::system_roots(),
+    };
+    if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
+        tls = tls.identity_files(cert, key);
+    }
+    if let Some(path) = &args.crl {
+        tls = tls.revocation_file(path);
+    }
+    if let Some(name) = &args.server_name {
+        tls = tls.server_name(name);
+    }
+    let protocols: Vec<_> = args.tls_alpn.iter().map(String::as_str).collect();
+    let tls = tls.alpn(&protocols);
+    match tls.check() {
+        Ok(()) => Ok(Some(tls)),
+        Err(error @ TlsError::InvalidServerName(_)) => Err(Failure::usage(error.to_string())),
+        Err(error) => Err(Failure::local(error.to_string())),
+    }
+}
+
+impl TlsArgs {
+    /// Whether anything asks for TLS.
+    fn is_on(&self) -> bool {
+        let Self { tls, cafile, pin, cert, key, crl, tls_alpn, server_name, insecure } = self;
+        let files = [cafile, pin, cert, key, crl];
+        let names_something = files.iter().any(|file| file.is_some()) || server_name.is_some();
+        *tls || *insecure || names_something || !tls_alpn.is_empty()
+    }
 }
 
 /// 18 characters that every server accepts.

@@ -18,6 +18,7 @@ Exit codes:
    6  refused for another reason: client identifier or protocol version
    7  the server broke the protocol, or stopped answering (only with --no-reconnect)
    8  ended with messages undelivered, or in doubt
+   9  no trust: the server's certificate, or this client's, was refused (only with --no-reconnect)
   27  the time given with -W is over";
 
 /// Why a command failed.
@@ -54,7 +55,7 @@ impl Failure {
     /// Says which server it was about, where it was about one.
     pub fn at(self, server: &str) -> Self {
         match self.code {
-            3..=7 => Self { text: format!("{server}: {}", self.text), ..self },
+            3..=7 | 9 => Self { text: format!("{server}: {}", self.text), ..self },
             _ => self,
         }
     }
@@ -68,6 +69,7 @@ impl Failure {
             Reason::Fault(Fault::Refused(_)) => 6,
             Reason::Fault(Fault::Options(_)) => 2,
             Reason::Fault(_) => 7,
+            Reason::Tls(_) => 9,
             _ => 3,
         };
         Self { code, text: reason.to_string() }

@@ -1,4 +1,5 @@
-//! Certificates for tests, good and bad, made at run time.
+//! Certificates for tests, good and bad, made at run time. Also for those of the command line.
+#![allow(dead_code, reason = "each user needs some of it")]
 
 use std::process::Command;
 

@@ -3,7 +3,10 @@
 mod connection;
 #[cfg(feature = "demo")]
 mod demo;
+#[path = "../../../dunlin/tests/pki.rs"]
+mod pki;
 mod publish;
 mod signals;
 mod subscribe;
+mod tls;
 mod tool;
