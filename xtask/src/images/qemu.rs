@@ -29,7 +29,7 @@ const TICK_NS: u64 = 40;
 
 /// Instructions in so many ticks of a run that counts them.
 pub fn instructions(ticks: u64) -> u64 {
-    ticks * TICK_NS >> SHIFT
+    (ticks * TICK_NS) >> SHIFT
 }
 
 /// A run to be made.
