@@ -19,14 +19,6 @@ pub(crate) fn slide(bytes: &mut [u8], to: usize, from: usize, len: usize) {
     }
 }
 
-/// Exchanges the items at `low` and `high`, which is the greater. Out of range, nothing moves.
-pub(crate) fn exchange<T>(items: &mut [T], low: usize, high: usize) {
-    let Some((head, tail)) = items.split_at_mut_checked(high) else { return };
-    if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
-        core::mem::swap(low, high);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::slide;

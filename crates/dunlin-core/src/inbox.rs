@@ -144,6 +144,7 @@ impl<'m> Inbox<'m> {
     }
 
     /// Drops `len` bytes off the front, of those that are pending.
+    #[cfg(feature = "large")]
     pub(crate) fn drop_front(&mut self, len: usize) {
         self.used = len;
         self.discard_used();

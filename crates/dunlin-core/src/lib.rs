@@ -75,7 +75,9 @@ pub use session::Session;
 pub use session::error::{Fault, PublishError, RestoreError, SubscribeError};
 #[cfg(feature = "large")]
 pub use session::event::Chunk;
-pub use session::event::{Event, Message, Ready, Receipt, Request, Subscribed};
+#[cfg(feature = "manual")]
+pub use session::event::Receipt;
+pub use session::event::{Event, Message, Ready, Request, Subscribed};
 pub use session::inbound::Received;
 #[cfg(feature = "durable")]
 pub use session::mark::{Mark, Restored, Stage};

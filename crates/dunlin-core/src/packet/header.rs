@@ -1,6 +1,7 @@
 //! The fixed header: packet type, flags and Remaining Length (MQTT 2.2).
 
 use super::Violation;
+use super::publish::Flags;
 
 /// First bytes of the packets that a client sends [MQTT-2.2.2-1]; PUBLISH takes flags.
 pub(crate) const CONNECT: u8 = 0x10;
@@ -16,6 +17,8 @@ pub(crate) const DISCONNECT: u8 = 0xE0; // [MQTT-3.14.1-1]
 
 /// The largest Remaining Length that four bytes can say.
 pub(crate) const MAX_REMAINING: usize = 268_435_455;
+/// The largest packet.
+pub(crate) const MAX_PACKET: usize = MAX_REMAINING + 5;
 
 /// First bytes of the packets that only a server sends.
 pub(crate) const CONNACK: u8 = 0x20;
@@ -49,29 +52,34 @@ const FROM_SERVER: u16 = 0b0010_1010_1111_1100;
 /// Refuses as early as a refusal is certain: an HTTP answer falls at its first byte, a PUBACK with a length of a
 /// thousand before any of the thousand came.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Violation> {
-    let [first, rest @ ..] = bytes else { return Ok(None) };
-    let (least, most) = match *first {
-        CONNACK | PUBACK | PUBREC | PUBREL | PUBCOMP | UNSUBACK => (2, 2),
-        PINGRESP => (0, 0),
-        SUBACK | PUBLISH..PUBACK => (3, MAX_REMAINING),
-        // [MQTT-2.2.2-2]
-        _ if FROM_SERVER.wrapping_shr(u32::from(*first >> 4)) & 1 == 1 => return Err(Violation::Flags),
-        _ => return Err(Violation::PacketType),
-    };
-    let Some((remaining, len)) = read_length(rest)? else { return Ok(None) };
-    if remaining < least || remaining > most {
-        return Err(Violation::Length);
+    let Some(&first) = bytes.first() else { return Ok(None) };
+    if FROM_SERVER.wrapping_shr(u32::from(first >> 4)) & 1 == 0 {
+        return Err(Violation::PacketType);
     }
-    Ok(Some(Header { first: *first, len: len.wrapping_add(1), remaining }))
+    let is_publish = first & 0xF0 == PUBLISH;
+    let flags = if first & 0xF0 == PUBREL & 0xF0 { PUBREL & 0x0F } else { 0 };
+    if is_publish {
+        Flags::new(first).check()?;
+    } else if first & 0x0F != flags {
+        return Err(Violation::Flags); // [MQTT-2.2.2-2]
+    }
+    let Some((remaining, len)) = read_length(bytes)? else { return Ok(None) };
+    let is_right = match first {
+        PINGRESP => remaining == 0,
+        _ if is_publish || first == SUBACK => remaining > 2,
+        _ => remaining == 2,
+    };
+    if is_right { Ok(Some(Header { first, len, remaining })) } else { Err(Violation::Length) }
 }
 
-/// Remaining Length (MQTT 2.2.3): its value and how many bytes it took. Longer forms than needed are not forbidden in
-/// 3.1.1 and accepted; a fifth byte is refused at the fourth.
+/// Remaining Length (MQTT 2.2.3): its value and how many bytes are before its end, the first byte of the packet
+/// included. Longer forms than needed are not forbidden in 3.1.1 and accepted; a fifth byte is refused at the fourth.
 fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
     let mut value = 0_usize;
-    let mut len = 0_usize;
+    let mut len = 1_usize;
     let mut shift = 0_u32;
-    for byte in bytes.iter().take(4) {
+    while shift < 28 {
+        let Some(byte) = bytes.get(len) else { return Ok(None) };
         value |= usize::from(byte & 0x7F).wrapping_shl(shift);
         shift = shift.wrapping_add(7);
         len = len.wrapping_add(1);
@@ -79,7 +87,7 @@ fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
             return Ok(Some((value, len)));
         }
     }
-    if len == 4 { Err(Violation::Length) } else { Ok(None) }
+    Err(Violation::Length)
 }
 
 /// Remaining Length as it goes on the wire: `bytes[..len]`, in its shortest form. `value` is at most [`MAX_REMAINING`].
@@ -102,6 +110,8 @@ pub(crate) fn length(value: usize) -> ([u8; 4], usize) {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -109,8 +119,9 @@ mod tests {
         for value in (0..20_000).chain(2_097_000..2_097_300).chain(MAX_REMAINING - 10..=MAX_REMAINING) {
             let (bytes, len) = length(value);
             let shortest = 1 + usize::from(value > 127) + usize::from(value > 16_383) + usize::from(value > 2_097_151);
-            assert_eq!((len, read_length(&bytes[..len])), (shortest, Ok(Some((value, len)))));
-            for cut in 0..len {
+            let bytes = [&[0xD0], &bytes[..len]].concat();
+            assert_eq!((len, read_length(&bytes)), (shortest, Ok(Some((value, len + 1)))));
+            for cut in 1..=len {
                 assert_eq!(read_length(&bytes[..cut]), Ok(None));
             }
         }
@@ -118,13 +129,13 @@ mod tests {
 
     #[test]
     fn a_length_of_five_bytes_is_refused_at_the_fourth() {
-        assert_eq!(read_length(&[0xFF, 0xFF, 0xFF]), Ok(None));
-        assert_eq!(read_length(&[0xFF, 0xFF, 0xFF, 0xFF]), Err(Violation::Length));
-        assert_eq!(read_length(&[0x80, 0x80, 0x80, 0x80, 0x00]), Err(Violation::Length));
+        assert_eq!(read_length(&[0xD0, 0xFF, 0xFF, 0xFF]), Ok(None));
+        assert_eq!(read_length(&[0xD0, 0xFF, 0xFF, 0xFF, 0xFF]), Err(Violation::Length));
+        assert_eq!(read_length(&[0xD0, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(Violation::Length));
     }
 
     #[test]
     fn a_longer_form_than_needed_is_accepted() {
-        assert_eq!(read_length(&[0x80, 0x00]), Ok(Some((0, 2))));
+        assert_eq!(read_length(&[0xD0, 0x80, 0x00]), Ok(Some((0, 3))));
     }
 }

@@ -7,84 +7,110 @@ use crate::topic;
 /// Set on a PUBLISH that is sent again.
 pub(crate) const DUP: u8 = 0x08;
 const RETAIN: u8 = 0x01;
+/// Both QoS bits.
+const QOS: u8 = 0x06;
 
-/// The flags of a received PUBLISH.
+/// The first byte of a PUBLISH, with its flags. Of a received one, they have been checked by [`header::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Flags {
-    pub qos: QoS,
-    pub retain: bool,
-    pub dup: bool,
-}
+pub(crate) struct Flags(u8);
 
 impl Flags {
-    /// Reads the flags in the first byte of a PUBLISH.
-    pub fn read(first: u8) -> Result<Self, Violation> {
-        let qos = QoS::from_bits(first >> 1 & 3).ok_or(Violation::QoS)?; // [MQTT-3.3.1-4]
-        let dup = first & DUP != 0;
-        if dup && qos == QoS::AtMostOnce {
-            return Err(Violation::Duplicate); // [MQTT-3.3.1-2]
+    pub const fn new(first: u8) -> Self {
+        Self(first)
+    }
+
+    /// Those of a message to be sent. DUP is clear [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1].
+    pub fn of(qos: QoS, retain: bool) -> Self {
+        Self(header::PUBLISH | qos.bits() << 1 | if retain { RETAIN } else { 0 })
+    }
+
+    /// Checks those of a message that came.
+    pub fn check(self) -> Result<(), Violation> {
+        if self.0 & QOS == QOS {
+            return Err(Violation::QoS); // [MQTT-3.3.1-4]
         }
-        Ok(Self { qos, retain: first & RETAIN != 0, dup })
+        if self.0 & (DUP | QOS) == DUP { Err(Violation::Duplicate) } else { Ok(()) } // [MQTT-3.3.1-2]
+    }
+
+    pub fn qos(self) -> QoS {
+        match self.0 & QOS {
+            0 => QoS::AtMostOnce,
+            2 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        }
+    }
+
+    pub fn is_qos0(self) -> bool {
+        self.0 & QOS == 0
+    }
+
+    pub fn is_qos2(self) -> bool {
+        cfg!(feature = "qos2") && self.0 & 4 != 0
+    }
+
+    pub fn is_retain(self) -> bool {
+        self.0 & RETAIN != 0
+    }
+
+    pub fn is_dup(self) -> bool {
+        self.0 & DUP != 0
     }
 
     /// Bytes that the packet identifier takes [MQTT-2.3.1-5].
     pub fn id_len(self) -> usize {
-        id_len(self.qos)
+        if self.is_qos0() { 0 } else { 2 }
     }
-}
-
-fn id_len(qos: QoS) -> usize {
-    if qos == QoS::AtMostOnce { 0 } else { 2 }
 }
 
 /// What stands before the payload of a received PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
+    /// `None` at QoS 0.
     pub id: Option<PacketId>,
     pub topic_len: usize,
-    /// Bytes of the payload.
-    pub payload_len: usize,
+    /// Bytes of all of it.
+    pub len: usize,
 }
 
 /// Reads topic name and packet identifier from `body`, the bytes behind the fixed header.
 pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
-    let (name, rest) = reader::text(body)?; // [MQTT-3.3.2-1]
+    let topic_len = usize::from(reader::number(body, 0).ok_or(Violation::Length)?);
+    let topic_end = topic_len.wrapping_add(2);
+    let name = body.get(2..topic_end).ok_or(Violation::Length)?;
+    if !reader::is_utf8(name) {
+        return Err(Violation::Text); // [MQTT-3.3.2-1] [MQTT-1.5.3-1]
+    }
     if !topic::is_name_bytes(name) {
         return Err(Violation::Topic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1] [MQTT-1.5.3-2]
     }
-    if flags.qos == QoS::AtMostOnce {
-        return Ok(Head { id: None, topic_len: name.len(), payload_len: rest.len() });
-    }
-    let (id, rest) = reader::packet_id(rest)?;
-    Ok(Head { id: Some(id), topic_len: name.len(), payload_len: rest.len() })
+    let id = if flags.is_qos0() { None } else { Some(reader::packet_id(body, topic_end)?) };
+    Ok(Head { id, topic_len, len: topic_end.wrapping_add(flags.id_len()) })
 }
 
 /// A PUBLISH to encode, its payload apart.
 pub(crate) struct Outgoing<'a> {
+    pub flags: Flags,
     pub topic: &'a str,
-    pub qos: QoS,
-    pub retain: bool,
-    pub payload_len: usize,
+    /// Remaining Length; too large a sum stays too large.
+    remaining: usize,
 }
 
-impl Outgoing<'_> {
-    /// Remaining Length; too large a sum stays too large.
-    fn remaining(&self) -> usize {
-        self.payload_len.saturating_add(self.topic.len().wrapping_add(2).wrapping_add(id_len(self.qos)))
+impl<'a> Outgoing<'a> {
+    pub fn new(flags: Flags, topic: &'a str, payload_len: usize) -> Self {
+        let head_len = topic.len().wrapping_add(2).wrapping_add(flags.id_len());
+        Self { flags, topic, remaining: payload_len.saturating_add(head_len) }
     }
 
-    /// Bytes of the whole packet, or `None` beyond what MQTT can say.
-    pub fn packet_len(&self) -> Option<usize> {
-        let remaining = self.remaining();
-        if remaining > header::MAX_REMAINING { None } else { Some(header_len(remaining).wrapping_add(remaining)) }
+    /// Bytes of the whole packet; more than [`header::MAX_PACKET`] is more than MQTT can say.
+    pub fn packet_len(&self) -> usize {
+        header_len(self.remaining).saturating_add(self.remaining)
     }
 
-    /// Writes everything before the payload. DUP is clear [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1].
+    /// Writes everything before the payload.
     pub fn write_head(&self, id: u16, writer: &mut Writer<'_>) {
-        let retain = if self.retain { RETAIN } else { 0 };
-        writer.put_header(header::PUBLISH | self.qos.bits() << 1 | retain, self.remaining());
+        writer.put_header(self.flags.0, self.remaining);
         writer.put_binary(self.topic.as_bytes());
-        if self.qos != QoS::AtMostOnce {
+        if !self.flags.is_qos0() {
             writer.put_u16(id); // [MQTT-2.3.1-1] [MQTT-2.3.1-5]
         }
     }

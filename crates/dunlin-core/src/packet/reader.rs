@@ -1,55 +1,52 @@
-//! Checked reads from the front of a slice. Each gives back what it read and what is left.
+//! Checked reads.
 
 use super::{PacketId, Violation};
 
-/// Two bytes, most significant first (MQTT 1.5.2).
-pub(crate) fn u16(bytes: &[u8]) -> Result<(u16, &[u8]), Violation> {
-    let (number, rest) = bytes.split_first_chunk().ok_or(Violation::Length)?;
-    Ok((u16::from_be_bytes(*number), rest))
+/// The two bytes at `at`, most significant first (MQTT 1.5.2).
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    let number = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*number))
 }
 
-/// A packet identifier, the server's own [MQTT-2.3.1-4] or one of ours that it repeats [MQTT-2.3.1-7]: never zero
-/// [MQTT-2.3.1-1].
-pub(crate) fn packet_id(bytes: &[u8]) -> Result<(PacketId, &[u8]), Violation> {
-    let (number, rest) = u16(bytes)?;
-    Ok((PacketId::new(number).ok_or(Violation::PacketId)?, rest))
+/// The packet identifier at `at`, the server's own [MQTT-2.3.1-4] or one of ours that it repeats [MQTT-2.3.1-7]: never
+/// zero [MQTT-2.3.1-1].
+pub(crate) fn packet_id(bytes: &[u8], at: usize) -> Result<PacketId, Violation> {
+    PacketId::new(number(bytes, at).ok_or(Violation::Length)?).ok_or(Violation::PacketId)
 }
 
-/// A text with its length before it: well-formed UTF-8 [MQTT-1.5.3-1]. U+FEFF stays where it is [MQTT-1.5.3-3].
-pub(crate) fn text(bytes: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
-    let (len, rest) = u16(bytes)?;
-    let (text, rest) = rest.split_at_checked(usize::from(len)).ok_or(Violation::Length)?;
-    if is_utf8(text) { Ok((text, rest)) } else { Err(Violation::Text) }
-}
-
-/// Whether `text` is well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+/// Whether `text` is well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF [MQTT-1.5.3-1].
+/// U+FEFF stays where it is [MQTT-1.5.3-3].
 ///
 /// The standard library's own check is faster on long texts in many languages and several times as large.
-fn is_utf8(text: &[u8]) -> bool {
+#[inline(never)]
+pub(crate) fn is_utf8(text: &[u8]) -> bool {
     if text.iter().fold(0, |all, byte| all | byte) < 0x80 {
         return true;
     }
     let mut rest = text;
     while let [lead, tail @ ..] = rest {
         rest = tail;
-        // How many bytes follow, what the lead byte says, and the least that needs so many bytes.
-        let (count, bits, least) = match lead {
-            0..=0x7F => continue,
-            0xC0..=0xDF => (1, lead & 0x1F, 0x80),
-            0xE0..=0xEF => (2, lead & 0x0F, 0x800),
-            0xF0..=0xF7 => (3, lead & 0x07, 0x1_0000),
-            _ => return false,
-        };
-        let mut point = u32::from(bits);
-        for _ in 0..count {
+        if *lead < 0x80 {
+            continue;
+        }
+        if *lead < 0xC2 || *lead > 0xF4 {
+            return false;
+        }
+        // A lead byte begins with as many ones as its character has bytes; bit 6 of it stands where the ones end.
+        let mut point = u32::from(*lead);
+        let mut mark = 0x40_u32;
+        while point & mark != 0 {
             let [byte, tail @ ..] = rest else { return false };
+            rest = tail;
             if byte & 0xC0 != 0x80 {
                 return false;
             }
             point = point << 6 | u32::from(byte & 0x3F);
-            rest = tail;
+            mark <<= 5;
         }
-        if point < least || point > 0x10_FFFF || point >> 11 == 0x1B {
+        // Without the ones: what is left must need so many bytes, and be no surrogate.
+        point &= mark.wrapping_sub(1);
+        if point < mark >> 5 || point > 0x10_FFFF || point >> 11 == 0x1B {
             return false;
         }
     }

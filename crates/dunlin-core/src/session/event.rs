@@ -86,6 +86,7 @@ pub struct Message<'b> {
     pub retain: bool,
     /// Set when the server may have sent it before (MQTT 3.3.1.1). At QoS 1 it may have been handled already.
     pub dup: bool,
+    #[cfg(feature = "manual")]
     pub(crate) receipt: Option<Receipt>,
 }
 
@@ -103,6 +104,7 @@ impl<'b> Message<'b> {
     }
 
     /// What [`acknowledge`](crate::Session::acknowledge) takes; `None` at QoS 0, which has nothing to acknowledge.
+    #[cfg(feature = "manual")]
     #[must_use]
     pub const fn receipt(&self) -> Option<Receipt> {
         self.receipt
@@ -141,6 +143,7 @@ pub struct Chunk<'b> {
     pub retain: bool,
     /// As in [`Message::dup`].
     pub dup: bool,
+    #[cfg(feature = "manual")]
     pub(crate) receipt: Option<Receipt>,
 }
 
@@ -153,6 +156,7 @@ impl Chunk<'_> {
     }
 
     /// With the last chunk, what [`acknowledge`](crate::Session::acknowledge) takes.
+    #[cfg(feature = "manual")]
     #[must_use]
     pub const fn receipt(&self) -> Option<Receipt> {
         if self.is_last() { self.receipt } else { None }
@@ -161,13 +165,15 @@ impl Chunk<'_> {
 
 /// Stands for a received message until it is acknowledged. One from an earlier session or, at QoS 1, an earlier
 /// connection acknowledges nothing: the server sends such a message again.
+#[cfg(feature = "manual")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     pub(crate) id: PacketId,
-    pub(crate) qos: QoS,
+    pub(crate) is_qos2: bool,
     pub(crate) epoch: u16,
 }
 
+#[cfg(feature = "manual")]
 impl Receipt {
     /// The packet identifier that the server gave the message.
     #[must_use]
@@ -190,11 +196,13 @@ pub(crate) enum Kind {
     },
     Message {
         flags: Flags,
+        #[cfg(feature = "manual")]
         receipt: Option<Receipt>,
     },
     #[cfg(feature = "large")]
     Chunk {
         flags: Flags,
+        #[cfg(feature = "manual")]
         receipt: Option<Receipt>,
         offset: usize,
         total: usize,
@@ -217,14 +225,37 @@ impl Inbox<'_> {
     pub fn event(&self, ready: Ready) -> Event<'_> {
         match ready.0 {
             Kind::Connected { resumed } => Event::Connected { resumed },
-            Kind::Message { flags: Flags { qos, retain, dup }, receipt } => {
-                Event::Message(Message { topic: self.topic(), payload: self.body(), qos, retain, dup, receipt })
-            }
+            Kind::Message {
+                flags,
+                #[cfg(feature = "manual")]
+                receipt,
+            } => Event::Message(Message {
+                topic: self.topic(),
+                payload: self.body(),
+                qos: flags.qos(),
+                retain: flags.is_retain(),
+                dup: flags.is_dup(),
+                #[cfg(feature = "manual")]
+                receipt,
+            }),
             #[cfg(feature = "large")]
-            Kind::Chunk { flags: Flags { qos, retain, dup }, receipt, offset, total } => {
-                let topic = Some(self.topic()).filter(|topic| !topic.as_bytes().is_empty());
-                Event::Chunk(Chunk { topic, bytes: self.body(), offset, total, qos, retain, dup, receipt })
-            }
+            Kind::Chunk {
+                flags,
+                #[cfg(feature = "manual")]
+                receipt,
+                offset,
+                total,
+            } => Event::Chunk(Chunk {
+                topic: Some(self.topic()).filter(|topic| !topic.as_bytes().is_empty()),
+                bytes: self.body(),
+                offset,
+                total,
+                qos: flags.qos(),
+                retain: flags.is_retain(),
+                dup: flags.is_dup(),
+                #[cfg(feature = "manual")]
+                receipt,
+            }),
             #[cfg(feature = "large")]
             Kind::Skipped { qos, len } => Event::Skipped { qos, len },
             Kind::Delivered(id) => Event::Delivered(id),

@@ -7,7 +7,7 @@
 //! SUBSCRIBE wants, so requests are written straight from the records.
 
 use super::error::SubscribeError;
-use super::ids::Window;
+use super::ids::Ids;
 use super::outbound::Server;
 use crate::bytes;
 use crate::memory::filter_len;
@@ -21,14 +21,14 @@ pub(crate) const RECORD_HEAD: usize = 5;
 
 /// Flags of a record. The two lowest bits are the quality of service, and all that leaves of them [MQTT-3.8.3-4].
 const QOS: u8 = 0x03;
-/// An UNSUBSCRIBE, not a SUBSCRIBE.
-const LEAVING: u8 = 0x04;
 /// To be sent on this connection.
-const UNSENT: u8 = 0x08;
+const UNSENT: u8 = 0x04;
 /// Answered: the filter is subscribed.
-const LIVE: u8 = 0x10;
+const LIVE: u8 = 0x08;
 /// To be removed once it is answered.
-const DOOMED: u8 = 0x20;
+const DOOMED: u8 = 0x10;
+/// An UNSUBSCRIBE, not a SUBSCRIBE: what their first bytes differ in.
+const LEAVING: u8 = header::SUBSCRIBE ^ header::UNSUBSCRIBE;
 
 pub(crate) struct Filters<'s> {
     buf: &'s mut [u8],
@@ -90,27 +90,20 @@ impl<'s> Filters<'s> {
         if needed > self.buf.len().wrapping_sub(self.at.len) { Err(SubscribeError::Full) } else { Ok(()) }
     }
 
-    /// Takes a SUBSCRIBE that was checked.
+    /// Takes a SUBSCRIBE that was checked. It replaces older ones for the same filters [MQTT-3.8.4-3].
     pub fn subscribe(&mut self, id: PacketId, filters: &[Filter<'_>]) {
         for filter in filters {
             self.append(id, filter.qos().bits() | UNSENT, filter.text());
         }
+        self.sweep();
     }
 
     /// Takes an UNSUBSCRIBE that was checked. What it names is not subscribed to again from now on.
     pub fn unsubscribe(&mut self, id: PacketId, filters: &[&str]) {
         for filter in filters {
-            let at = self.at.len;
             self.append(id, LEAVING | UNSENT, filter);
-            self.doom_same(at, 0);
         }
         self.sweep();
-    }
-
-    /// Takes back, after a restart, a filter that was subscribed to. It is subscribed to again: the server may have
-    /// lost the session, and the power failed before that was heard.
-    pub fn restore(&mut self, id: PacketId, filter: &Filter<'_>) {
-        self.append(id, filter.qos().bits() | UNSENT, filter.text());
     }
 
     // The connection
@@ -118,8 +111,8 @@ impl<'s> Filters<'s> {
     /// What was not answered is asked again. When the server has forgotten the session, everything is.
     pub fn rewind(&mut self, server: Server) {
         match server {
-            Server::MayRemember => self.change(Which { id: 0, mask: LIVE, flags: 0 }, UNSENT, 0),
-            Server::HasForgotten => self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE),
+            Server::MayRemember => self.change(Which { id: 0, mask: LIVE, flags: 0 }, UNSENT, 0, &[]),
+            Server::HasForgotten => self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE, &[]),
         };
         self.at.has_unsent = true;
     }
@@ -130,25 +123,14 @@ impl<'s> Filters<'s> {
     /// request stays open, and goes out again on the next connection [MQTT-3.8.4-1].
     pub fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<bool, Violation> {
         let answered = Which { id: id.get(), mask: LEAVING | UNSENT | LIVE, flags: 0 };
-        let count = self.change(answered, 0, 0);
+        let count = self.change(answered, 0, 0, &[]);
         if count == 0 {
             return Ok(false);
         }
         if count != codes.len() {
             return Err(Violation::ReturnCodeCount); // [MQTT-3.8.4-5]
         }
-        let mut codes = codes.iter();
-        let mut at = 0;
-        while let Some(record) = self.record(at) {
-            let (place, next) = (at, record.next);
-            if answered.is(&record) {
-                let is_refused = codes.next() == Some(&FAILURE);
-                let flags = record.flags | LIVE | if is_refused { DOOMED } else { 0 };
-                self.set_flags(place, flags);
-                self.doom_same(place, LIVE); // a newer subscription replaces an older one [MQTT-3.8.4-3]
-            }
-            at = next;
-        }
+        self.change(answered, LIVE, 0, codes);
         self.sweep();
         Ok(true)
     }
@@ -156,22 +138,23 @@ impl<'s> Filters<'s> {
     /// An UNSUBACK. `true` when it answers a request [MQTT-3.10.4-4].
     pub fn on_unsuback(&mut self, id: PacketId) -> bool {
         let answered = Which { id: id.get(), mask: LEAVING | UNSENT, flags: LEAVING };
-        let is_known = self.change(answered, LIVE | DOOMED, 0) > 0;
+        let is_known = self.change(answered, LIVE | DOOMED, 0, &[]) > 0;
         self.sweep();
         is_known
     }
 
     // What leaves
 
-    /// The request for records that is to leave next, if any.
-    pub fn next_request(&mut self) -> Option<PacketId> {
+    /// The request for records that is to leave next, if any: its first byte and identifier.
+    pub fn next_request(&mut self) -> Option<(u8, PacketId)> {
         if !self.at.has_unsent {
             return None;
         }
         let mut at = 0;
         while let Some(record) = self.record(at) {
             if record.flags & UNSENT != 0 {
-                return PacketId::new(record.id);
+                let first = header::SUBSCRIBE ^ (record.flags & LEAVING);
+                return PacketId::new(record.id).map(|id| (first, id));
             }
             at = record.next;
         }
@@ -179,24 +162,11 @@ impl<'s> Filters<'s> {
         None
     }
 
-    /// First byte of the request `id`.
-    pub fn first_byte(&self, id: PacketId) -> u8 {
+    /// Writes the request `id`, without its fixed header and identifier.
+    pub fn write(&self, id: u16, writer: &mut Writer<'_>) {
         let mut at = 0;
         while let Some(record) = self.record(at) {
-            if record.id == id.get() && record.flags & LEAVING != 0 {
-                return header::UNSUBSCRIBE;
-            }
-            at = record.next;
-        }
-        header::SUBSCRIBE
-    }
-
-    /// Writes the request `id`, without its fixed header.
-    pub fn write(&self, id: PacketId, writer: &mut Writer<'_>) {
-        writer.put_u16(id.get());
-        let mut at = 0;
-        while let Some(record) = self.record(at) {
-            if record.id == id.get() {
+            if record.id == id {
                 writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
                 if record.flags & LEAVING == 0 {
                     writer.put(&[record.flags & QOS]);
@@ -207,17 +177,17 @@ impl<'s> Filters<'s> {
     }
 
     /// The request `id` has left whole.
-    pub fn sent(&mut self, id: PacketId) {
-        self.change(Which { id: id.get(), mask: 0, flags: 0 }, 0, UNSENT);
+    pub fn sent(&mut self, id: u16) {
+        self.change(Which { id, mask: 0, flags: 0 }, 0, UNSENT, &[]);
     }
 
     // Questions
 
     /// Marks the identifiers in use.
-    pub fn mark_ids(&self, window: &mut Window) {
+    pub fn mark_ids(&self, ids: &mut Ids) {
         let mut at = 0;
         while let Some(record) = self.record(at) {
-            window.mark(record.id);
+            ids.mark(record.id);
             at = record.next;
         }
     }
@@ -249,7 +219,18 @@ impl<'s> Filters<'s> {
 
     // Helpers
 
+    /// Adds a record, and dooms the SUBSCRIBEs of other requests for the same filter.
     fn append(&mut self, id: PacketId, flags: u8, filter: &str) {
+        let mut at = 0;
+        while let Some(record) = self.record(at) {
+            let next = record.next;
+            let is_other = record.id != id.get() && record.flags & LEAVING == 0;
+            if is_other && record.wire.get(2..) == Some(filter.as_bytes()) {
+                let flags = record.flags | DOOMED;
+                self.set_flags(at, flags);
+            }
+            at = next;
+        }
         let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
         let mut writer = Writer::new(0, free);
         writer.put_u16(id.get());
@@ -273,34 +254,25 @@ impl<'s> Filters<'s> {
         }
     }
 
-    /// Sets and clears flags of the records that `which` names, and counts them.
-    fn change(&mut self, which: Which, set: u8, clear: u8) -> usize {
+    /// Sets and clears flags of the records that `which` names, and counts them. Those that `codes` refuse, in their
+    /// order, are doomed.
+    fn change(&mut self, which: Which, set: u8, clear: u8, codes: &[u8]) -> usize {
+        let mut codes = codes.iter();
         let mut count = 0_usize;
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let next = record.next;
             if which.is(&record) {
-                let flags = record.flags & !clear | set;
+                let mut flags = record.flags & !clear | set;
+                if codes.next() == Some(&FAILURE) {
+                    flags |= DOOMED;
+                }
                 count = count.wrapping_add(1);
                 self.set_flags(at, flags);
             }
             at = next;
         }
         count
-    }
-
-    /// Dooms the SUBSCRIBEs of other requests for the filter of the record at `newer`: all of them, or those with all
-    /// of `flags`.
-    fn doom_same(&mut self, newer: usize, flags: u8) {
-        let mut at = 0;
-        while let (Some(record), Some(new)) = (self.record(at), self.record(newer)) {
-            let (next, new_flags) = (record.next, record.flags | DOOMED);
-            let is_meant = record.id != new.id && record.flags & (flags | LEAVING) == flags;
-            if is_meant && record.wire == new.wire {
-                self.set_flags(at, new_flags);
-            }
-            at = next;
-        }
     }
 
     /// Removes what is doomed and answered.

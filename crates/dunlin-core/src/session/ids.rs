@@ -7,23 +7,7 @@ use crate::packet::PacketId;
 pub(crate) struct Ids {
     next: u16,
     /// So many identifiers from `next` on are known to be free.
-    free: u8,
-}
-
-/// The 32 identifiers from `first` on, and which of them are in use.
-pub(crate) struct Window {
-    first: u16,
-    taken: u32,
-}
-
-impl Window {
-    /// `id` is in use.
-    pub fn mark(&mut self, id: u16) {
-        let distance = u32::from(id.wrapping_sub(self.first));
-        if distance < u32::BITS {
-            self.taken |= 1_u32.wrapping_shl(distance);
-        }
-    }
+    free: u16,
 }
 
 impl Ids {
@@ -32,34 +16,32 @@ impl Ids {
     }
 
     /// The next identifier that is not in use [MQTT-2.3.1-2]; `None` when all 65,535 are. One pass over those in use,
-    /// which `mark_all` makes, serves up to 32 calls.
-    pub fn allocate(&mut self, mark_all: impl Fn(&mut Window)) -> Option<PacketId> {
-        // 65,536 numbers in windows of 32.
-        for _ in 0..2048_u16 {
+    /// which `mark_all` makes, serves until the first of them comes round.
+    pub fn allocate(&mut self, mark_all: impl Fn(&mut Self)) -> Option<PacketId> {
+        // Each turn passes over one identifier in use, or zero.
+        for _ in 0..0x1_0000_u32 {
+            if self.free == 0 {
+                self.free = u16::MAX;
+                self.mark(0); // never free [MQTT-2.3.1-1]
+                mark_all(self);
+            }
+            let next = self.next;
+            self.next = next.wrapping_add(1);
             if self.free > 0 {
-                break;
+                self.free = self.free.wrapping_sub(1);
+                return PacketId::new(next);
             }
-            let mut window = Window { first: self.next, taken: 0 };
-            window.mark(0); // never free [MQTT-2.3.1-1]
-            mark_all(&mut window);
-            for _ in 0..u32::BITS {
-                if window.taken & 1 == 0 {
-                    break;
-                }
-                window.taken = window.taken >> 1 | 1 << 31;
-                self.next = self.next.wrapping_add(1);
-            }
-            let [free, ..] = window.taken.trailing_zeros().to_le_bytes();
-            self.free = free;
         }
-        self.free = self.free.checked_sub(1)?;
-        let id = PacketId::new(self.next)?;
-        self.next = self.next.wrapping_add(1);
-        Some(id)
+        None
+    }
+
+    /// `id` is in use: what is free ends before it.
+    pub fn mark(&mut self, id: u16) {
+        self.free = self.free.min(id.wrapping_sub(self.next));
     }
 
     /// An identifier came into use that was not given out here: what is free must be looked up again.
-    #[cfg(feature = "durable")]
+    #[cfg(any(feature = "durable", feature = "verify"))]
     pub fn look_again(&mut self) {
         self.free = 0;
     }
@@ -87,7 +69,7 @@ mod tests {
         let mut expected = (1..=65_534).filter(|id| !in_use.contains(id)).cycle();
         for _ in 0..200_000 {
             assert_eq!(
-                ids.allocate(|window| in_use.iter().for_each(|id| window.mark(*id))).map(PacketId::get),
+                ids.allocate(|ids| in_use.iter().for_each(|id| ids.mark(*id))).map(PacketId::get),
                 expected.next()
             );
         }
@@ -95,14 +77,16 @@ mod tests {
 
     #[test]
     fn with_all_identifiers_in_use_there_is_none_left() {
-        // [F01]
+        // [F01] All identifiers in use: whichever is next is among them.
         let mut ids = Ids::new();
-        assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
-        assert_eq!(
-            ids.allocate(|window| (1..=65_535).filter(|id| *id != 777).for_each(|id| window.mark(id)))
-                .map(PacketId::get),
-            Some(777)
-        );
-        assert_eq!(ids.allocate(|window| (1..=65_535).for_each(|id| window.mark(id))), None);
+        assert_eq!(ids.allocate(|ids| ids.mark(ids.next)), None);
+        let all_but_777 = |ids: &mut Ids| {
+            if ids.next != 777 {
+                ids.mark(ids.next);
+            }
+            ids.mark(778);
+        };
+        assert_eq!(ids.allocate(all_but_777).map(PacketId::get), Some(777));
+        assert_eq!(ids.allocate(|ids| ids.mark(ids.next)), None);
     }
 }

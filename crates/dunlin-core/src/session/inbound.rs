@@ -9,11 +9,12 @@
 //! something has left; if nothing that could leave would help, the fault is `TooMany`.
 
 use super::error::RestoreError;
+#[cfg(feature = "manual")]
 use super::event::Receipt;
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
-use crate::bytes;
-use crate::packet::{PacketId, QoS, header};
+use super::queue::Queue;
+use crate::packet::{PacketId, header};
 
 /// Room to remember one incoming message, or one acknowledgement that is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,21 +23,16 @@ pub struct Received {
     stage: Stage,
 }
 
-/// What has become of an incoming message. Those of QoS 2 come last, from `Arriving2` on.
+/// What has become of an incoming message. Those of QoS 2 come last, from `Shown2` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Stage {
-    Free,
     /// PUBREL is owed, for a PUBREC that fits nothing we know.
     Pubrel,
     /// PUBACK is owed.
     Puback,
-    /// QoS 1: chunks of it are being shown.
-    Arriving1,
-    /// QoS 1: shown; the application has not handled it yet.
+    /// QoS 1: shown, or being shown in chunks; the application has not handled it yet.
     Shown1,
-    /// QoS 2: chunks of it are being shown.
-    Arriving2,
-    /// QoS 2: shown; the application has not handled it yet.
+    /// QoS 2: the same.
     Shown2,
     /// Shown on an earlier connection, not handled yet; PUBREC is for when the server asks again.
     Unasked,
@@ -61,16 +57,18 @@ impl Stage {
         matches!(self, Self::Unmarked | Self::Handled | Self::Forgetting | Self::Stale)
     }
 
-    /// Owes nothing that must leave in the order of the messages.
-    fn is_quiet(self) -> bool {
-        let is_known = matches!(self, Self::Unasked | Self::Handled | Self::Known);
-        is_known || matches!(self, Self::Free | Self::Stale | Self::Forgetting)
+    /// Whether its acknowledgement must wait, and holds up those behind it.
+    fn holds_up(self) -> bool {
+        CAN_WAIT && matches!(self, Self::Shown1 | Self::Shown2 | Self::Unmarked)
     }
 }
 
+/// Whether an acknowledgement may have to wait longer than until the next `poll`.
+const CAN_WAIT: bool = cfg!(feature = "manual") || cfg!(feature = "durable");
+
 impl Received {
     /// An unused entry.
-    pub const FREE: Self = Self { id: 0, stage: Stage::Free };
+    pub const FREE: Self = Self { id: 0, stage: Stage::Pubrel };
 }
 
 impl Default for Received {
@@ -80,25 +78,24 @@ impl Default for Received {
 }
 
 pub(crate) struct Inbound<'s> {
-    table: &'s mut [Received],
+    table: Queue<'s, Received>,
     at: State,
 }
 
 /// Where things stand; plain numbers, so that a session can be taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
-    /// Entries in use lie in `first..end`.
-    first: u16,
-    end: u16,
-    /// No acknowledgement is owed before this index.
-    next_ack: u16,
+    /// No acknowledgement is owed before this entry.
+    next_ack: usize,
     /// Some entry may wait for a mark.
     has_mark: bool,
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
     is_unsettled: bool,
     stall: Stall,
     /// Counts connections, and sessions on the server, so that an old receipt is known for what it is.
+    #[cfg(feature = "manual")]
     connections: u16,
+    #[cfg(feature = "manual")]
     sessions: u16,
 }
 
@@ -114,7 +111,7 @@ enum Stall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// New: show it.
-    Show(Option<Receipt>),
+    Show,
     /// Taken; there is nothing to show [MQTT-4.3.3-2].
     Taken,
     /// Not now: something must leave first.
@@ -125,39 +122,31 @@ pub(crate) enum Verdict {
 
 impl<'s> Inbound<'s> {
     pub fn new(table: &'s mut [Received]) -> Self {
-        // Sixteen bits count the entries, as they do packet identifiers.
-        let count = table.len().min(usize::from(u16::MAX));
-        let table = table.get_mut(..count).unwrap_or_default();
-        for entry in table.iter_mut() {
-            entry.stage = Stage::Free;
-        }
-        Self { table, at: State::new() }
+        Self { table: Queue::new(table), at: State::new() }
     }
 
     // Packets that came
 
-    /// A PUBLISH. With `Show` at QoS 1 or 2, an entry has been made for it, from which its acknowledgement follows
+    /// A PUBLISH at QoS 1 or 2. With `Show`, an entry has been made for it, from which its acknowledgement follows
     /// whatever the application does with the message [MQTT-3.3.4-1] [MQTT-4.5.0-2].
-    pub fn on_publish(&mut self, qos: QoS, id: Option<PacketId>) -> Verdict {
-        let Some(id) = id else { return Verdict::Show(None) };
-        let is_qos2 = cfg!(feature = "qos2") && qos == QoS::ExactlyOnce;
+    pub fn on_publish(&mut self, is_qos2: bool, id: PacketId) -> Verdict {
         if let (true, Some(index)) = (is_qos2, self.find(id)) {
             return self.on_repeat(index);
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
-        if !self.has_room(1) {
+        if self.table.space() < 2 {
             return self.stall_or_too_many();
         }
-        self.push(id, if is_qos2 { Stage::Arriving2 } else { Stage::Arriving1 });
-        Verdict::Show(Some(Receipt { id, qos, epoch: self.epoch(qos) }))
+        self.push(id, if is_qos2 { Stage::Shown2 } else { Stage::Shown1 });
+        Verdict::Show
     }
 
     /// A QoS 2 PUBLISH whose identifier is known.
-    fn on_repeat(&mut self, index: u16) -> Verdict {
+    fn on_repeat(&mut self, index: usize) -> Verdict {
         match self.stage(index) {
             Stage::Known => self.owe(index, Stage::Pubrec),
             // Shown and not acknowledged yet: its PUBREC comes when it is.
-            Stage::Arriving2 | Stage::Shown2 => {}
+            Stage::Shown2 => {}
             Stage::Unasked => self.owe(index, Stage::Shown2),
             Stage::Handled => self.owe(index, Stage::Unmarked),
             // One answer each: the one that is owed leaves first.
@@ -168,12 +157,6 @@ impl<'s> Inbound<'s> {
 
     /// The message last admitted is complete and is being shown.
     pub fn shown(&mut self) {
-        let last = self.at.end.wrapping_sub(1);
-        match self.stage(last) {
-            Stage::Arriving1 => self.set(last, Stage::Shown1),
-            Stage::Arriving2 => self.set(last, Stage::Shown2),
-            _ => return,
-        }
         self.at.is_unsettled = true;
     }
 
@@ -181,34 +164,49 @@ impl<'s> Inbound<'s> {
     pub fn settle(&mut self, wants_mark: bool) {
         if self.at.is_unsettled {
             self.at.is_unsettled = false;
-            self.handled(self.at.end.wrapping_sub(1), wants_mark);
+            self.handled(self.table.len().wrapping_sub(1), wants_mark);
         }
     }
 
     /// Leaves the message last shown to `acknowledge`.
+    #[cfg(feature = "manual")]
     pub fn leave_unsettled(&mut self) {
         self.at.is_unsettled = false;
     }
 
+    /// The message that is being shown in chunks will not be complete.
+    #[cfg(feature = "large")]
+    pub fn drop_last(&mut self) {
+        self.table.remove(self.table.len().wrapping_sub(1));
+    }
+
+    /// What `acknowledge` takes.
+    #[cfg(feature = "manual")]
+    pub fn receipt(&self, is_qos2: bool, id: PacketId) -> Receipt {
+        Receipt { id, is_qos2, epoch: self.epoch(is_qos2) }
+    }
+
     /// The application acknowledges. `false` if there is nothing to acknowledge (any more).
+    #[cfg(feature = "manual")]
     pub fn acknowledge(&mut self, receipt: Receipt, wants_mark: bool) -> bool {
-        let is_qos2 = receipt.qos == QoS::ExactlyOnce;
-        for index in self.at.first..self.at.end {
-            let is_id = self.table.get(usize::from(index)).is_some_and(|entry| entry.id == receipt.id.get());
-            let is_waiting = match self.stage(index) {
-                Stage::Shown1 => !is_qos2,
-                Stage::Shown2 | Stage::Unasked => is_qos2,
+        let mut index = 0_usize;
+        while let Some(entry) = self.table.get(index) {
+            let is_waiting = match entry.stage {
+                Stage::Shown1 => !receipt.is_qos2,
+                Stage::Shown2 | Stage::Unasked => receipt.is_qos2,
                 _ => false,
             };
-            if is_id && is_waiting && self.epoch(receipt.qos) == receipt.epoch {
+            let is_id = entry.id == receipt.id.get();
+            if is_id && is_waiting && self.epoch(receipt.is_qos2) == receipt.epoch {
                 self.handled(index, wants_mark);
                 return true;
             }
+            index = index.wrapping_add(1);
         }
         false
     }
 
-    fn handled(&mut self, index: u16, wants_mark: bool) {
+    fn handled(&mut self, index: usize, wants_mark: bool) {
         match self.stage(index) {
             Stage::Shown1 => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
             Stage::Shown2 if wants_mark => self.set(index, Stage::Unmarked),
@@ -238,30 +236,31 @@ impl<'s> Inbound<'s> {
     }
 
     fn owe_stray(&mut self, id: PacketId, stage: Stage) -> Verdict {
-        if self.table.is_empty() {
+        if self.table.len() == 0 && self.table.space() == 0 {
             return Verdict::Taken;
         }
-        if !self.has_room(0) {
+        if self.table.space() == 0 {
             return self.stall();
         }
-        let index = self.at.end;
         self.push(id, stage);
-        self.owe(index, stage);
         Verdict::Taken
     }
 
     // The connection
 
     /// A new connection is being made.
+    #[cfg(feature = "manual")]
     pub fn open(&mut self) {
         self.at.connections = self.at.connections.wrapping_add(1);
     }
 
     /// What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks again: before it
-    /// does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6]. When the server has forgotten the session, identifiers mean nothing any more [MQTT-3.1.2-6].
+    /// does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6]. When the server has forgotten
+    /// the session, identifiers mean nothing any more [MQTT-3.1.2-6].
     pub fn rewind(&mut self, server: Server, wants_mark: bool) {
         let is_forgotten = server == Server::HasForgotten;
-        for entry in self.table.get_mut(..usize::from(self.at.end)).unwrap_or_default() {
+        let mut index = 0_usize;
+        while let Some(entry) = self.table.get_mut(index) {
             entry.stage = match entry.stage {
                 Stage::Shown2 | Stage::Unasked if !is_forgotten => Stage::Unasked,
                 Stage::Unmarked | Stage::Handled if !is_forgotten => Stage::Handled,
@@ -269,12 +268,17 @@ impl<'s> Inbound<'s> {
                 // A mark may be on its way to the store at this moment: only another one takes it back.
                 Stage::Unmarked | Stage::Handled | Stage::Pubrec | Stage::Known if wants_mark => Stage::Stale,
                 Stage::Forgetting | Stage::Stale if wants_mark => Stage::Stale,
-                _ => Stage::Free,
+                _ => {
+                    self.table.remove(index);
+                    continue;
+                }
             };
+            index = index.wrapping_add(1);
         }
         self.at.has_mark = wants_mark;
         self.at.next_ack = 0;
         self.at.stall = Stall::No;
+        #[cfg(feature = "manual")]
         if is_forgotten {
             self.at.sessions = self.at.sessions.wrapping_add(1);
         }
@@ -282,30 +286,33 @@ impl<'s> Inbound<'s> {
 
     // What leaves
 
-    /// The next acknowledgement; it counts as sent.
-    pub fn next_ack(&mut self) -> Option<[u8; 4]> {
+    /// The next acknowledgement, its first byte and identifier; it counts as sent.
+    pub fn next_ack(&mut self) -> Option<(u8, PacketId)> {
         let mut is_held_up = false;
         let mut index = self.at.next_ack;
-        while index < self.at.end {
-            let stage = self.stage(index);
-            let (first, then) = match stage {
-                Stage::Pubcomp => (header::PUBCOMP, Stage::Free),
-                Stage::Pubrel => (header::PUBREL, Stage::Free),
-                Stage::Puback if !is_held_up => (header::PUBACK, Stage::Free),
-                Stage::Pubrec if !is_held_up => (header::PUBREC, Stage::Known),
-                _ => (0, stage),
+        while let Some(entry) = self.table.get_mut(index) {
+            let id = PacketId::new(entry.id);
+            let first = match entry.stage {
+                Stage::Pubcomp => header::PUBCOMP,
+                Stage::Pubrel => header::PUBREL,
+                Stage::Puback if !is_held_up => header::PUBACK,
+                Stage::Pubrec if !is_held_up => header::PUBREC,
+                stage => {
+                    is_held_up |= stage.holds_up();
+                    index = index.wrapping_add(1);
+                    if !is_held_up {
+                        self.at.next_ack = index;
+                    }
+                    continue;
+                }
             };
-            if first > 0 {
-                self.set(index, then);
-                self.unstall();
-                let [high, low] = self.table.get(usize::from(index))?.id.to_be_bytes();
-                return Some([first, 2, high, low]); // [MQTT-2.3.1-6]
+            if first == header::PUBREC {
+                entry.stage = Stage::Known;
+            } else {
+                self.table.remove(index);
             }
-            is_held_up |= !stage.is_quiet();
-            index = index.wrapping_add(1);
-            if !is_held_up {
-                self.at.next_ack = index;
-            }
+            self.unstall();
+            return Some((first, id?)); // [MQTT-2.3.1-6]
         }
         None
     }
@@ -343,7 +350,7 @@ impl<'s> Inbound<'s> {
     }
 
     pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        self.table.get(..usize::from(self.at.end)).unwrap_or_default().iter().filter_map(|entry| {
+        self.table.iter().filter_map(|entry| {
             let stage = match entry.stage {
                 Stage::Unmarked | Stage::Handled => MarkStage::Received,
                 Stage::Forgetting | Stage::Stale => MarkStage::Forgotten,
@@ -355,15 +362,20 @@ impl<'s> Inbound<'s> {
 
     /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
-        for index in self.at.first..self.at.end {
-            if self.table.get(usize::from(index)).is_none_or(|entry| entry.id != mark.id.get()) {
+        for index in 0..self.table.len() {
+            if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
                 continue;
             }
             match (mark.stage, self.stage(index)) {
                 (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
                 (MarkStage::Received, Stage::Handled) => self.set(index, Stage::Known),
                 (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
-                (MarkStage::Forgotten, Stage::Stale) => self.set(index, Stage::Free),
+                (MarkStage::Forgotten, Stage::Stale) => {
+                    self.table.remove(index);
+                    if self.at.next_ack > index {
+                        self.at.next_ack = self.at.next_ack.wrapping_sub(1);
+                    }
+                }
                 _ => continue,
             }
             return self.unstall();
@@ -375,7 +387,7 @@ impl<'s> Inbound<'s> {
         if self.find(id).is_some() {
             return Err(RestoreError::PacketIdInUse);
         }
-        if !self.has_room(1) {
+        if self.table.space() < 2 {
             return Err(RestoreError::Full);
         }
         self.push(id, Stage::Known);
@@ -385,29 +397,29 @@ impl<'s> Inbound<'s> {
     // Helpers
 
     /// QoS 2 is remembered across connections, QoS 1 is not.
-    fn epoch(&self, qos: QoS) -> u16 {
-        if qos == QoS::ExactlyOnce { self.at.sessions } else { self.at.connections }
+    #[cfg(feature = "manual")]
+    fn epoch(&self, is_qos2: bool) -> u16 {
+        if is_qos2 { self.at.sessions } else { self.at.connections }
     }
 
     /// The entry of a QoS 2 message with this identifier.
-    fn find(&self, id: PacketId) -> Option<u16> {
-        let mut index = self.at.first;
-        while index < self.at.end {
-            let entry = self.table.get(usize::from(index))?;
-            if entry.id == id.get() && entry.stage >= Stage::Arriving2 {
+    fn find(&self, id: PacketId) -> Option<usize> {
+        let mut index = 0_usize;
+        loop {
+            let entry = self.table.get(index)?;
+            if entry.id == id.get() && entry.stage >= Stage::Shown2 {
                 return Some(index);
             }
             index = index.wrapping_add(1);
         }
-        None
     }
 
-    fn stage(&self, index: u16) -> Stage {
-        self.table.get(usize::from(index)).map_or(Stage::Free, |entry| entry.stage)
+    fn stage(&self, index: usize) -> Stage {
+        self.table.get(index).map_or(Stage::Known, |entry| entry.stage)
     }
 
-    fn set(&mut self, index: u16, stage: Stage) {
-        if let Some(entry) = self.table.get_mut(usize::from(index)) {
+    fn set(&mut self, index: usize, stage: Stage) {
+        if let Some(entry) = self.table.get_mut(index) {
             entry.stage = stage;
         }
         if cfg!(feature = "durable") {
@@ -415,28 +427,13 @@ impl<'s> Inbound<'s> {
         }
     }
 
-    fn owe(&mut self, index: u16, stage: Stage) {
+    fn owe(&mut self, index: usize, stage: Stage) {
         self.set(index, stage);
         self.at.next_ack = self.at.next_ack.min(index);
     }
 
-    /// Whether an entry can be had while `spare` stay free.
-    fn has_room(&mut self, spare: usize) -> bool {
-        while self.at.first < self.at.end && self.stage(self.at.first) == Stage::Free {
-            self.at.first = self.at.first.wrapping_add(1);
-        }
-        let limit = self.table.len().saturating_sub(spare);
-        if self.at.first == self.at.end || usize::from(self.at.end) >= limit {
-            self.close_up();
-        }
-        usize::from(self.at.end) < limit
-    }
-
     fn push(&mut self, id: PacketId, stage: Stage) {
-        if let Some(entry) = self.table.get_mut(usize::from(self.at.end)) {
-            *entry = Received { id: id.get(), stage };
-            self.at.end = self.at.end.wrapping_add(1);
-        }
+        self.table.push(Received { id: id.get(), stage });
     }
 
     /// The packet stays in the inbox until something has left or been stored.
@@ -449,7 +446,7 @@ impl<'s> Inbound<'s> {
     fn stall_or_too_many(&mut self) -> Verdict {
         let helps = |entry: &Received| {
             let is_waiting = matches!(entry.stage, Stage::Forgetting | Stage::Stale | Stage::Shown1);
-            is_waiting || matches!(entry.stage, Stage::Puback | Stage::Pubcomp | Stage::Pubrel)
+            is_waiting || matches!(entry.stage, Stage::Puback | Stage::Pubcomp | Stage::Pubrec | Stage::Pubrel)
         };
         if self.table.iter().any(helps) { self.stall() } else { Verdict::TooMany }
     }
@@ -459,45 +456,26 @@ impl<'s> Inbound<'s> {
             self.at.stall = Stall::Over;
         }
     }
-
-    fn close_up(&mut self) {
-        let mut kept = 0_u16;
-        for index in self.at.first..self.at.end {
-            if self.stage(index) != Stage::Free {
-                bytes::exchange(self.table, usize::from(kept), usize::from(index));
-                kept = kept.wrapping_add(1);
-            }
-        }
-        self.at.first = 0;
-        self.at.end = kept;
-        self.at.next_ack = 0;
-    }
 }
 
 #[cfg(feature = "verify")]
 impl<'s> Inbound<'s> {
-    /// State and memory apart, what is unused cleared.
-    pub fn into_parts(mut self) -> (State, &'s mut [Received]) {
-        self.close_up();
-        self.table.get_mut(usize::from(self.at.end)..).unwrap_or_default().fill(Received::FREE);
+    /// State and memory apart, what is unused cleared; and how many entries are in use.
+    pub fn into_parts(mut self) -> (State, &'s mut [Received], usize) {
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
-        (self.at, self.table)
+        self.at.next_ack = 0;
+        let (table, count) = self.table.into_parts(Received::FREE);
+        (self.at, table, count)
     }
 
-    pub fn from_parts(at: State, table: &'s mut [Received]) -> Self {
-        Self { table, at }
+    pub fn from_parts(at: State, table: &'s mut [Received], count: usize) -> Self {
+        Self { table: Queue::from_parts(table, count), at }
     }
 
     pub fn invariant(&self) -> Result<(), &'static str> {
-        self.table
-            .get(usize::from(self.at.first)..usize::from(self.at.end))
-            .ok_or("entries in use lie outside the table")?;
-        for (index, entry) in self.table.iter().enumerate().filter(|(_, entry)| entry.stage != Stage::Free) {
-            if index < usize::from(self.at.first) || index >= usize::from(self.at.end) {
-                return Err("an entry lies outside those in use");
-            }
+        for (index, entry) in self.table.iter().enumerate() {
             let is_owed = matches!(entry.stage, Stage::Puback | Stage::Pubrec | Stage::Pubcomp | Stage::Pubrel);
-            if is_owed && index < usize::from(self.at.next_ack) {
+            if is_owed && index < self.at.next_ack {
                 return Err("an acknowledgement that is owed stands before its cursor");
             }
             if entry.stage.wants_mark() && !self.at.has_mark {
@@ -511,13 +489,13 @@ impl<'s> Inbound<'s> {
 impl State {
     pub const fn new() -> Self {
         Self {
-            first: 0,
-            end: 0,
             next_ack: 0,
             has_mark: false,
             is_unsettled: false,
             stall: Stall::No,
+            #[cfg(feature = "manual")]
             connections: 0,
+            #[cfg(feature = "manual")]
             sessions: 0,
         }
     }

@@ -45,32 +45,43 @@ impl Session<'_> {
         }
         let body = inbox.pending().get(header.len..len).ok_or(Stop::Wait)?;
         log::received(header.first, len);
-        let kind = if header.is_publish() {
-            let flags = Flags::read(header.first)?;
+        if cfg!(feature = "subscribe") && header.is_publish() {
+            let flags = Flags::new(header.first);
             let head = publish::head(flags, body)?;
-            let receipt = match self.inbound.on_publish(flags.qos, head.id) {
-                Verdict::Show(receipt) => Some(receipt),
-                Verdict::Taken => None,
-                Verdict::Stall => return Err(Stop::Wait),
-                Verdict::TooMany => return Err(Stop::Fault(Fault::TooMany)),
-            };
-            let Some(receipt) = receipt else {
-                inbox.drop_front(len);
-                return Ok(None);
-            };
-            self.inbound.shown();
-            inbox.take(len, head.payload_len, header.len.wrapping_add(2), head.topic_len);
-            return Ok(Some(Kind::Message { flags, receipt }));
-        } else if header.first == header::SUBACK {
-            self.on_suback(body)?
-        } else {
-            self.on_short(header.first, body)?
-        };
-        match kind {
-            Some(_) => inbox.take(len, header.remaining.wrapping_sub(2), 0, 0),
-            None => inbox.drop_front(len),
+            let payload_len = header.remaining.wrapping_sub(head.len);
+            let is_new = self.admit_received(flags, head.id)?;
+            inbox.take(len, payload_len, header.len.wrapping_add(2), head.topic_len);
+            return Ok(if is_new { Some(self.message(flags, head.id)) } else { None });
         }
-        Ok(kind)
+        let is_suback = cfg!(feature = "subscribe") && header.first == header::SUBACK;
+        let kind = if is_suback { self.on_suback(body) } else { self.on_short(header.first, body) };
+        if !matches!(kind, Err(Stop::Wait)) {
+            inbox.take(len, header.remaining.wrapping_sub(2), 0, 0);
+        }
+        kind
+    }
+
+    /// Takes note of a message before it is shown. Whether it is to be shown.
+    pub(super) fn admit_received(&mut self, flags: Flags, id: Option<PacketId>) -> Result<bool, Stop> {
+        let Some(id) = id else { return Ok(true) };
+        match self.inbound.on_publish(flags.is_qos2(), id) {
+            Verdict::Show => Ok(true),
+            Verdict::Taken => Ok(false),
+            Verdict::Stall => Err(Stop::Wait),
+            Verdict::TooMany => Err(Stop::Fault(Fault::TooMany)),
+        }
+    }
+
+    /// A whole message is shown.
+    fn message(&mut self, flags: Flags, id: Option<PacketId>) -> Kind {
+        if id.is_some() {
+            self.inbound.shown();
+        }
+        Kind::Message {
+            flags,
+            #[cfg(feature = "manual")]
+            receipt: id.map(|id| self.inbound.receipt(flags.is_qos2(), id)),
+        }
     }
 
     #[cfg(not(feature = "large"))]
@@ -82,16 +93,9 @@ impl Session<'_> {
     /// CONNACK comes first and once [MQTT-3.2.0-1], and messages may come before the SUBACK of the filter that brought
     /// them [MQTT-3.3.1-6]; what this build never asks for does not come.
     fn check_place(&self, header: Header) -> Result<(), Violation> {
-        let is_connack = header.first == header::CONNACK;
+        let time = if header.first == header::CONNACK { Link::Await } else { Link::Up };
         let is_asked_for = cfg!(feature = "subscribe") || !header.is_publish();
-        let is_time = self.link == if is_connack { Link::Await } else { Link::Up };
-        if !is_time || !is_asked_for {
-            return Err(Violation::OutOfPlace);
-        }
-        if header.is_publish() {
-            Flags::read(header.first)?;
-        }
-        Ok(())
+        if self.link == time && is_asked_for { Ok(()) } else { Err(Violation::OutOfPlace) }
     }
 
     /// The packets of two bytes after the header, and of none.
@@ -101,25 +105,42 @@ impl Session<'_> {
             header::CONNACK => return self.on_connack(body),
             // [MQTT-3.12.4-1]
             header::PINGRESP => {
-                self.keep_alive.on_pingresp();
+                self.keep_alive.on_answer(); // [MQTT-3.12.4-1]
                 return Ok(None);
             }
             _ => {}
         }
-        let (id, _) = reader::packet_id(body)?;
-        let (is_known, kind) = match first {
-            header::PUBACK => (cfg!(feature = "qos1") && self.outbound.on_puback(id, durable), Kind::Delivered(id)),
-            header::PUBCOMP => (cfg!(feature = "qos2") && self.outbound.on_pubcomp(id, durable), Kind::Delivered(id)),
-            header::UNSUBACK => (cfg!(feature = "subscribe") && self.filters.on_unsuback(id), Kind::Unsubscribed(id)),
-            header::PUBREC if cfg!(feature = "qos2") => return self.on_pubrec(id),
+        let id = reader::packet_id(body, 0)?;
+        match first {
+            header::PUBACK | header::PUBREC | header::PUBCOMP => return self.on_ack(first, id),
             header::PUBREL if cfg!(feature = "qos2") => return taken(self.inbound.on_pubrel(id, durable)),
-            _ => (false, Kind::Delivered(id)),
-        };
-        if is_known {
-            return Ok(Some(kind));
+            header::UNSUBACK if cfg!(feature = "subscribe") && self.filters.on_unsuback(id) => {
+                return Ok(Some(Kind::Unsubscribed(id)));
+            }
+            _ => {}
         }
-        self.ignored = self.ignored.wrapping_add(1); // it fits nothing; harmless
-        Ok(None)
+        Ok(self.ignore())
+    }
+
+    fn on_ack(&mut self, first: u8, id: PacketId) -> Result<Option<Kind>, Stop> {
+        if !cfg!(feature = "qos1") {
+            return Ok(self.ignore());
+        }
+        match self.outbound.on_ack(first, id, self.options.is_durable()) {
+            Answer::Over => return Ok(Some(Kind::Delivered(id))),
+            Answer::Taken => return Ok(None),
+            Answer::Unknown if cfg!(feature = "qos2") && first == header::PUBREC => {
+                taken(self.inbound.on_stray_pubrec(id))?;
+            }
+            Answer::Unknown | Answer::Ignored => {}
+        }
+        Ok(self.ignore())
+    }
+
+    /// Counts an acknowledgement that fits nothing; it is harmless.
+    fn ignore(&mut self) -> Option<Kind> {
+        self.ignored = self.ignored.wrapping_add(1);
+        None
     }
 
     fn on_connack(&mut self, body: &[u8]) -> Result<Option<Kind>, Stop> {
@@ -140,17 +161,15 @@ impl Session<'_> {
         self.connects = 0;
         #[cfg(feature = "table")]
         self.table.on_connected();
-        self.keep_alive.on_connack();
+        self.keep_alive.on_answer();
         self.link = Link::Up;
         Ok(Some(Kind::Connected { resumed }))
     }
 
     fn on_suback(&mut self, body: &[u8]) -> Result<Option<Kind>, Stop> {
-        let (id, codes) = reader::packet_id(body)?;
+        let id = reader::packet_id(body, 0)?;
+        let codes = body.get(2..).unwrap_or_default();
         subscribe::check_codes(codes)?;
-        if !cfg!(feature = "subscribe") {
-            return Ok(None);
-        }
         #[cfg(feature = "table")]
         if let Some(first) = self.table.on_suback(id, codes.len(), self.options.subscriptions)? {
             return Ok(Some(Kind::Subscribed(Request::Table { first })));
@@ -158,19 +177,7 @@ impl Session<'_> {
         if self.filters.on_suback(id, codes)? {
             return Ok(Some(Kind::Subscribed(Request::Filters(id))));
         }
-        self.ignored = self.ignored.wrapping_add(1);
-        Ok(None)
-    }
-
-    fn on_pubrec(&mut self, id: PacketId) -> Result<Option<Kind>, Stop> {
-        let answer = self.outbound.on_pubrec(id, self.options.is_durable());
-        if answer == Answer::Unknown {
-            taken(self.inbound.on_stray_pubrec(id))?;
-        }
-        if answer != Answer::Taken {
-            self.ignored = self.ignored.wrapping_add(1);
-        }
-        Ok(None)
+        Ok(self.ignore())
     }
 }
 

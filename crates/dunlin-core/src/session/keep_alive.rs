@@ -11,10 +11,12 @@ use crate::time::Instant;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct KeepAlive {
-    /// When bytes left last.
-    sent_at: Instant,
-    /// Since when an answer is awaited.
-    since: Instant,
+    /// What the clock said last.
+    now: Instant,
+    /// Milliseconds since bytes left.
+    silent: u32,
+    /// Milliseconds since an answer is awaited.
+    waited: u32,
     awaited: Awaited,
 }
 
@@ -30,46 +32,51 @@ enum Awaited {
 
 impl KeepAlive {
     pub const fn new() -> Self {
-        let never = Instant::from_millis(u64::MAX);
-        Self { sent_at: never, since: never, awaited: Awaited::Nothing }
+        Self { now: Instant::from_millis(0), silent: u32::MAX, waited: 0, awaited: Awaited::Nothing }
     }
 
     /// The stream is up: CONNECT leaves now, CONNACK is awaited.
     pub fn open(&mut self, now: Instant) {
-        *self = Self { sent_at: now, since: now, awaited: Awaited::Connack };
+        *self = Self { now, silent: 0, waited: 0, awaited: Awaited::Connack };
     }
 
-    /// Looks at the clock: is a ping due?
+    /// Looks at the clock: is a ping due? Comes before anything else that depends on time.
     pub fn tick(&mut self, now: Instant, keep_alive_s: u16) {
-        let is_backwards = now < self.sent_at;
+        let is_backwards = now < self.now;
+        let passed = u32::try_from(now.millis_since(self.now)).unwrap_or(u32::MAX);
+        self.now = now;
+        self.silent = self.silent.saturating_add(passed);
+        self.waited = self.waited.saturating_add(passed);
         if is_backwards {
-            self.sent_at = now;
-            self.since = now;
+            self.silent = 0;
+            self.waited = 0;
         }
-        let is_due = is_backwards || now.millis_since(self.sent_at) >= ping_after(keep_alive_s);
+        let is_due = is_backwards || self.silent >= ping_after(keep_alive_s);
         if is_due && keep_alive_s > 0 {
             if self.awaited == Awaited::Nothing {
-                self.since = now;
+                self.waited = 0;
             }
             self.awaited = Awaited::Ping;
         }
     }
 
     /// Whether an answer is overdue. To be asked when everything that came has been looked at.
-    pub fn is_overdue(&self, now: Instant, timeout_s: u16) -> bool {
-        self.awaited != Awaited::Nothing && now.millis_since(self.since) >= millis(timeout_s)
+    pub fn is_overdue(&self, timeout_s: u16) -> bool {
+        self.awaited != Awaited::Nothing && self.waited >= millis(timeout_s)
     }
 
     /// What came is not being looked at: the wait begins anew. PINGRESP may be among it and is not waited for, so that
     /// the next ping leaves in time, for the server counts as well.
-    pub fn hold(&mut self, now: Instant) {
-        self.since = now;
-        self.on_pingresp();
+    pub fn hold(&mut self) {
+        self.waited = 0;
+        if self.awaited != Awaited::Connack {
+            self.on_answer();
+        }
     }
 
     /// Bytes left [MQTT-3.1.2-23].
-    pub fn sent(&mut self, now: Instant) {
-        self.sent_at = now;
+    pub fn sent(&mut self) {
+        self.silent = 0;
     }
 
     /// Whether PINGREQ is due; from now on it counts as sent.
@@ -86,36 +93,30 @@ impl KeepAlive {
         matches!(self.awaited, Awaited::Pingresp)
     }
 
-    /// CONNACK came.
-    pub fn on_connack(&mut self) {
+    /// CONNACK or PINGRESP came. A PINGRESP that nobody asked for changes nothing: a ping that is due is still due.
+    pub fn on_answer(&mut self) {
         self.awaited = Awaited::Nothing;
-    }
-
-    /// PINGRESP came. One that nobody asked for changes nothing: a ping that is due is still due.
-    pub fn on_pingresp(&mut self) {
-        if self.awaited != Awaited::Connack {
-            self.awaited = Awaited::Nothing;
-        }
     }
 
     /// When `tick` or `is_overdue` has something to say next.
     pub fn deadline(&self, keep_alive_s: u16, timeout_s: u16) -> Option<Instant> {
-        let ping_at = self.sent_at.after_millis(ping_after(keep_alive_s));
-        let overdue_at = self.since.after_millis(millis(timeout_s));
-        match self.awaited {
-            Awaited::Nothing if keep_alive_s == 0 => None,
-            Awaited::Nothing => Some(ping_at),
-            Awaited::Pingresp => Some(overdue_at.min(ping_at)),
-            Awaited::Connack | Awaited::Ping => Some(overdue_at),
-        }
+        let to_ping = ping_after(keep_alive_s).saturating_sub(self.silent);
+        let to_end = millis(timeout_s).saturating_sub(self.waited);
+        let left = match self.awaited {
+            Awaited::Nothing if keep_alive_s == 0 => return None,
+            Awaited::Nothing => to_ping,
+            Awaited::Pingresp => to_end.min(to_ping),
+            Awaited::Connack | Awaited::Ping => to_end,
+        };
+        Some(self.now.after_millis(left.into()))
     }
 }
 
 /// Seven eighths of the keep alive.
-fn ping_after(keep_alive_s: u16) -> u64 {
-    u64::from(u32::from(keep_alive_s).wrapping_mul(875))
+fn ping_after(keep_alive_s: u16) -> u32 {
+    u32::from(keep_alive_s).wrapping_mul(875)
 }
 
-fn millis(seconds: u16) -> u64 {
-    u64::from(u32::from(seconds).wrapping_mul(1000))
+fn millis(seconds: u16) -> u32 {
+    u32::from(seconds).wrapping_mul(1000)
 }

@@ -1,14 +1,15 @@
 //! Messages larger than the inbox: shown in chunks, or skipped (MQTT has no limit to what a server may send).
 
-use super::event::{Kind, Receipt};
-use super::inbound::Verdict;
+use super::event::Kind;
+#[cfg(feature = "manual")]
+use super::event::Receipt;
 use super::incoming::Stop;
 use super::options::Oversize;
 use super::{Fault, Session};
 use crate::inbox::Inbox;
 use crate::packet::header::Header;
 use crate::packet::publish::{self, Flags};
-use crate::packet::{QoS, Violation, reader};
+use crate::packet::{Violation, reader};
 
 /// The message that is passing through the inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,7 @@ pub(crate) struct Large {
     /// Bytes of the payload when streaming, of the packet when skipping.
     total: usize,
     flags: Flags,
+    #[cfg(feature = "manual")]
     receipt: Option<Receipt>,
     /// Length of the packet that last ended a connection for being too large.
     refused: Option<usize>,
@@ -47,8 +49,15 @@ enum Report {
 
 impl Large {
     pub const fn new() -> Self {
-        let flags = Flags { qos: QoS::AtMostOnce, retain: false, dup: false };
-        Self { phase: Phase::Idle, left: 0, total: 0, flags, receipt: None, refused: None }
+        Self {
+            phase: Phase::Idle,
+            left: 0,
+            total: 0,
+            flags: Flags::new(0),
+            #[cfg(feature = "manual")]
+            receipt: None,
+            refused: None,
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -58,6 +67,12 @@ impl Large {
     /// Whether a message passes by that was handled before.
     pub fn is_repeated(&self) -> bool {
         self.phase == Phase::Skip { report: Report::No }
+    }
+
+    /// Whether a message is being shown, or passes by in place of that, that has an entry among those received.
+    pub fn is_arriving(&self) -> bool {
+        let is_new = matches!(self.phase, Phase::Stream | Phase::Skip { report: Report::Yes });
+        is_new && !self.flags.is_qos0()
     }
 
     /// The stream is gone, in the middle of a message perhaps.
@@ -77,9 +92,9 @@ impl Session<'_> {
         if !header.is_publish() {
             return Err(Stop::Fault(Fault::TooLarge { len }));
         }
-        let flags = Flags::read(header.first)?;
+        let flags = Flags::new(header.first);
         let body = inbox.pending().get(header.len..).unwrap_or_default();
-        let Ok((topic_len, _)) = reader::u16(body) else { return Err(Stop::Wait) };
+        let Some(topic_len) = reader::number(body, 0) else { return Err(Stop::Wait) };
         let topic_len = usize::from(topic_len);
         let head_len = topic_len.wrapping_add(2).wrapping_add(flags.id_len());
         if topic_len == 0 {
@@ -93,7 +108,7 @@ impl Session<'_> {
             return self.begin_stream(header, flags, head_len, inbox);
         }
         // The same message again, after it has ended a connection: ending another helps nobody.
-        let is_again = flags.dup && self.large.refused == Some(len);
+        let is_again = flags.is_dup() && self.large.refused == Some(len);
         if self.options.oversize == Oversize::Close && !is_again {
             self.large.refused = Some(len);
             return Err(Stop::Fault(Fault::TooLarge { len }));
@@ -126,20 +141,17 @@ impl Session<'_> {
         self.large.left = total;
         self.large.total = total;
         self.large.flags = flags;
-        match self.inbound.on_publish(flags.qos, head.id) {
-            Verdict::Show(receipt) => {
-                self.large.phase = Phase::Stream;
-                self.large.receipt = receipt;
-                self.chunk(before, head.topic_len, inbox)
-            }
-            Verdict::Taken => {
-                inbox.drop_front(before);
-                self.large.phase = Phase::Skip { report: Report::No };
-                Ok(None)
-            }
-            Verdict::Stall => Err(Stop::Wait),
-            Verdict::TooMany => Err(Stop::Fault(Fault::TooMany)),
+        if !self.admit_received(flags, head.id)? {
+            inbox.drop_front(before);
+            self.large.phase = Phase::Skip { report: Report::No };
+            return Ok(None);
         }
+        self.large.phase = Phase::Stream;
+        #[cfg(feature = "manual")]
+        {
+            self.large.receipt = head.id.map(|id| self.inbound.receipt(flags.is_qos2(), id));
+        }
+        self.chunk(before, head.topic_len, inbox)
     }
 
     /// Goes on with the message that is passing through.
@@ -157,10 +169,10 @@ impl Session<'_> {
                 if report == Report::No {
                     return Ok(None);
                 }
-                self.inbound.shown();
+                self.large_shown();
                 self.skipped = self.skipped.wrapping_add(1);
                 self.large.refused = None;
-                Ok(Some(Kind::Skipped { qos: self.large.flags.qos, len: self.large.total }))
+                Ok(Some(Kind::Skipped { qos: self.large.flags.qos(), len: self.large.total }))
             }
         }
     }
@@ -168,22 +180,24 @@ impl Session<'_> {
     /// The packet identifier of a message that is skipped.
     fn skip_id(&mut self, then: usize, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
         let flags = self.large.flags;
-        let id = if flags.qos == QoS::AtMostOnce {
+        let id = if flags.is_qos0() {
             None
         } else {
             let bytes = inbox.pending().get(..2).ok_or(Stop::Wait)?;
-            Some(reader::packet_id(bytes)?.0)
+            Some(reader::packet_id(bytes, 0)?)
         };
-        let report = match self.inbound.on_publish(flags.qos, id) {
-            Verdict::Show(_) => Report::Yes,
-            Verdict::Taken => Report::No,
-            Verdict::Stall => return Err(Stop::Wait),
-            Verdict::TooMany => return Err(Stop::Fault(Fault::TooMany)),
-        };
+        let report = if self.admit_received(flags, id)? { Report::Yes } else { Report::No };
         inbox.drop_front(flags.id_len());
         self.large.phase = Phase::Skip { report };
         self.large.left = then;
         Ok(None)
+    }
+
+    /// The message that passed by is complete.
+    fn large_shown(&mut self) {
+        if !self.large.flags.is_qos0() {
+            self.inbound.shown();
+        }
     }
 
     /// Shows what is there of the payload, `before` bytes behind the front, in whole units.
@@ -199,16 +213,22 @@ impl Session<'_> {
         if len == 0 {
             return Err(Stop::Wait);
         }
-        let (flags, receipt, total) = (self.large.flags, self.large.receipt, self.large.total);
+        let (flags, total) = (self.large.flags, self.large.total);
         let offset = total.wrapping_sub(self.large.left);
         let topic_at = before.wrapping_sub(topic_len.wrapping_add(flags.id_len()));
         inbox.take(before.wrapping_add(len), len, topic_at, topic_len);
         self.large.left = self.large.left.wrapping_sub(len);
         if self.large.left == 0 {
             self.large.phase = Phase::Idle;
-            self.inbound.shown();
+            self.large_shown();
         }
-        Ok(Some(Kind::Chunk { flags, receipt, offset, total }))
+        Ok(Some(Kind::Chunk {
+            flags,
+            #[cfg(feature = "manual")]
+            receipt: self.large.receipt,
+            offset,
+            total,
+        }))
     }
 
     /// Drops what is there of the phase, and waits if some of it is still to come.

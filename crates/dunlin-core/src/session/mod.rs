@@ -17,13 +17,16 @@ pub(crate) mod mark;
 pub(crate) mod next;
 pub(crate) mod options;
 pub(crate) mod outbound;
+mod queue;
 #[cfg(feature = "table")]
 mod table;
 #[cfg(feature = "verify")]
 pub(crate) mod verify;
 
 use error::{Fault, PublishError, RestoreError, SubscribeError};
-use event::{Event, Kind, Ready, Receipt};
+#[cfg(feature = "manual")]
+use event::Receipt;
+use event::{Event, Kind, Ready};
 use filters::Filters;
 use ids::Ids;
 use inbound::Inbound;
@@ -34,15 +37,15 @@ use large::Large;
 use mark::{Mark, Restored};
 use next::Sending;
 use options::{Options, Publish};
-use outbound::{Admission, External, NoRoom, Notice, Outbound, Replace, Server, to_usize};
+use outbound::{Admission, EXTERNAL_LEN, External, NoRoom, Notice, Outbound, Replace, Server, to_usize};
 #[cfg(feature = "table")]
 use table::Table;
 
 use crate::inbox::Inbox;
 use crate::log;
 use crate::memory::Memory;
-use crate::packet::publish::Outgoing;
-use crate::packet::{PacketId, QoS};
+use crate::packet::publish::{Flags, Outgoing};
+use crate::packet::{PacketId, QoS, header};
 use crate::time::Instant;
 use crate::topic::{self, Filter};
 
@@ -118,6 +121,7 @@ impl<'s> Session<'s> {
     pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) {
         self.lost();
         inbox.clear();
+        #[cfg(feature = "manual")]
         self.inbound.open();
         self.keep_alive.open(now);
         self.link = Link::Handshake;
@@ -134,7 +138,7 @@ impl<'s> Session<'s> {
         self.fault = None;
         self.sending = Sending::new();
         #[cfg(feature = "large")]
-        self.large.rewind();
+        self.lose_large();
         self.rewind(Server::MayRemember);
     }
 
@@ -170,7 +174,6 @@ impl<'s> Session<'s> {
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn poll_ready(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<Option<Ready>, Fault> {
-        inbox.discard_used();
         self.settle();
         self.inbound.go_on();
         self.tick(now);
@@ -181,6 +184,7 @@ impl<'s> Session<'s> {
             })));
         }
         loop {
+            inbox.discard_used();
             if let Some(fault) = self.fault {
                 return Err(fault);
             }
@@ -192,7 +196,7 @@ impl<'s> Session<'s> {
                 Ok(Some(kind)) => return Ok(Some(Ready(kind))),
                 Ok(None) => {}
                 Err(Stop::Fault(fault)) => self.fail(fault),
-                Err(Stop::Wait) => match self.overdue(now) {
+                Err(Stop::Wait) => match self.overdue() {
                     Some(fault) => self.fail(fault),
                     None => return Ok(None),
                 },
@@ -203,7 +207,8 @@ impl<'s> Session<'s> {
     /// Says that what the server sends is not being read for now, since the application cannot take more. Then a
     /// missing answer is not the server's fault: whatever is awaited may take its full time again from `now` on.
     pub fn hold(&mut self, now: Instant) {
-        self.keep_alive.hold(now);
+        self.tick(now);
+        self.keep_alive.hold();
     }
 
     /// When to call [`poll`](Self::poll) and [`transmit`](Self::transmit) at the latest, if nothing else happens.
@@ -217,7 +222,7 @@ impl<'s> Session<'s> {
         if self.inbound.can_go_on() {
             return Some(Instant::from_millis(0));
         }
-        self.keep_alive.deadline(self.options.keep_alive_s, self.options.answer_timeout_s)
+        self.keep_alive.deadline(self.keep_alive_s(), self.options.answer_timeout_s)
     }
 
     /// Accepts a message for delivery and copies it into the session's memory.
@@ -300,7 +305,7 @@ impl<'s> Session<'s> {
     /// in which their messages came, so one that is missing holds up those behind it [MQTT-4.6.0-2] [MQTT-4.6.0-3].
     ///
     /// `false` when there is nothing to acknowledge any more: the server sends such a message again.
-    #[cfg(feature = "subscribe")]
+    #[cfg(feature = "manual")]
     pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
         self.inbound.acknowledge(receipt, self.options.is_durable())
     }
@@ -437,9 +442,11 @@ impl<'s> Session<'s> {
 
     /// The message last shown is handled, or left to `acknowledge`.
     fn settle(&mut self) {
+        #[cfg(feature = "manual")]
         if self.options.is_manual() {
-            self.inbound.leave_unsettled();
-        } else {
+            return self.inbound.leave_unsettled();
+        }
+        if cfg!(feature = "subscribe") {
             self.inbound.settle(self.options.is_durable());
         }
     }
@@ -449,27 +456,41 @@ impl<'s> Session<'s> {
         matches!(self.link, Link::Handshake | Link::Await | Link::Up)
     }
 
-    /// A ping belongs to a connection that is up.
     fn tick(&mut self, now: Instant) {
-        let keep_alive_s = if self.link == Link::Up { self.options.keep_alive_s } else { 0 };
-        self.keep_alive.tick(now, keep_alive_s);
+        self.keep_alive.tick(now, self.keep_alive_s());
+    }
+
+    /// A ping belongs to a connection that is up.
+    fn keep_alive_s(&self) -> u16 {
+        if self.link == Link::Up { self.options.keep_alive_s } else { 0 }
     }
 
     /// Everything that came has been looked at: is an answer missing?
-    fn overdue(&mut self, now: Instant) -> Option<Fault> {
+    fn overdue(&mut self) -> Option<Fault> {
         if self.options.is_manual() && self.inbound.is_stalled() {
-            self.keep_alive.hold(now); // the application holds it up, not the server
+            self.keep_alive.hold(); // the application holds it up, not the server
         }
-        if !self.keep_alive.is_overdue(now, self.options.answer_timeout_s) {
+        if !self.keep_alive.is_overdue(self.options.answer_timeout_s) {
             return None;
         }
         Some(if self.link == Link::Up { Fault::Silent } else { Fault::ConnectTimeout })
     }
 
+    /// A message that the inbox could not hold was on its way: it begins again.
+    #[cfg(feature = "large")]
+    fn lose_large(&mut self) {
+        if self.large.is_arriving() {
+            self.inbound.drop_last();
+        }
+        self.large.rewind();
+    }
+
     /// The stream is gone, or the server has forgotten the session.
     fn rewind(&mut self, server: Server) {
         self.outbound.rewind(server);
-        self.inbound.rewind(server, self.options.is_durable());
+        if cfg!(feature = "subscribe") || cfg!(feature = "qos2") {
+            self.inbound.rewind(server, self.options.is_durable());
+        }
         self.rewind_requests(server);
     }
 
@@ -493,11 +514,11 @@ impl<'s> Session<'s> {
         let (outbound, filters) = (&self.outbound, &self.filters);
         #[cfg(feature = "table")]
         let table_id = self.table.id();
-        self.ids.allocate(|window| {
-            outbound.mark_ids(window);
-            filters.mark_ids(window);
+        self.ids.allocate(|ids| {
+            outbound.mark_ids(ids);
+            filters.mark_ids(ids);
             #[cfg(feature = "table")]
-            window.mark(table_id.map_or(0, PacketId::get));
+            ids.mark(table_id.map_or(0, PacketId::get));
         })
     }
 
@@ -519,12 +540,11 @@ impl<'s> Session<'s> {
             QoS::AtMostOnce | QoS::AtLeastOnce | QoS::ExactlyOnce => {}
         }
         let outgoing = outgoing(publish, external);
-        let stored = Outbound::stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
-        let handed_on = self.room_for(publish, stored, policy)?;
-        let id = match (handed_on, is_qos0) {
-            (Some(id), _) => Some(id),
-            (None, true) => None,
-            (None, false) => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
+        let stored = stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
+        let id = match self.room_for(publish, stored, policy)? {
+            Some(id) => Some(id),
+            None if is_qos0 => None,
+            None => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
         };
         let wants_mark = self.options.is_durable() && !is_qos0;
         let admission = Admission { id, replaces: policy, wants_mark };
@@ -567,7 +587,7 @@ impl<'s> Session<'s> {
         }
         self.check_free(id)?;
         let outgoing = outgoing(publish, external);
-        let stored = Outbound::stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
+        let stored = stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
         self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
         let admission = Admission { id: Some(id), replaces: Replace::Nothing, wants_mark: false };
         self.outbound.admit(&outgoing, publish.payload, &admission, external);
@@ -578,9 +598,11 @@ impl<'s> Session<'s> {
 
     #[cfg(feature = "durable")]
     fn restore_filter(&mut self, filter: &Filter<'_>) -> Result<(), RestoreError> {
-        self.filters.check_subscribe(core::slice::from_ref(filter)).map_err(|_| RestoreError::Full)?;
+        let filters = core::slice::from_ref(filter);
+        self.filters.check_subscribe(filters).map_err(|_| RestoreError::Full)?;
         let id = self.allocate().ok_or(RestoreError::Full)?;
-        self.filters.restore(id, filter);
+        // Asked for again: the server may have lost the session, and the power failed before that was heard.
+        self.filters.subscribe(id, filters);
         Ok(())
     }
 
@@ -594,5 +616,16 @@ impl<'s> Session<'s> {
 /// A message as the encoder wants it.
 fn outgoing<'a>(publish: &Publish<'a>, external: Option<External>) -> Outgoing<'a> {
     let payload_len = external.map_or(publish.payload.len(), |payload| to_usize(payload.len));
-    Outgoing { topic: publish.topic, qos: publish.qos, retain: publish.retain, payload_len }
+    Outgoing::new(Flags::of(publish.qos, publish.retain), publish.topic, payload_len)
+}
+
+/// Bytes of `tx` that a message takes: its packet, which is too long if `tx` is too short for it; or its head and where
+/// its payload is, which is too long if MQTT cannot say so much.
+fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<usize> {
+    let packet = outgoing.packet_len();
+    match external {
+        None => Some(packet),
+        Some(_) if packet > header::MAX_PACKET => None,
+        Some(payload) => Some(packet.wrapping_sub(to_usize(payload.len)).wrapping_add(EXTERNAL_LEN)),
+    }
 }

@@ -4,7 +4,8 @@
 //! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
 //! has left.
 
-use super::outbound::{External, Piece, to_usize};
+#[cfg(feature = "large")]
+use super::outbound::{External, to_usize};
 use super::{Link, Session};
 use crate::log;
 use crate::packet::writer::{Writer, copy};
@@ -35,51 +36,42 @@ pub enum Transmit {
     Close,
 }
 
+/// A packet to send: its first byte, zero for none, and its identifier, where it has one and has not been encoded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Packet {
+    first: u8,
+    id: u16,
+}
+
+impl Packet {
+    const NONE: Self = Self::bare(0);
+
+    /// Without an identifier, or with one that is known elsewhere.
+    const fn bare(first: u8) -> Self {
+        Self { first, id: 0 }
+    }
+
+    const fn with_id(first: u8, id: PacketId) -> Self {
+        Self { first, id: id.get() }
+    }
+}
+
 /// The packet that is being sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sending {
-    current: Current,
+    packet: Packet,
     /// Bytes of it that have left.
     sent: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Current {
-    Nothing,
-    Connect,
-    /// A packet that has only an identifier.
-    Ack([u8; 4]),
-    /// A packet that has nothing but its first byte.
-    Bare(u8),
-    /// SUBSCRIBE for filters of the static table.
-    #[cfg(feature = "table")]
-    Table,
-    /// SUBSCRIBE or UNSUBSCRIBE for filters added at run time.
-    Request(PacketId),
-    Publish,
-}
-
-/// What has become of the room in `out`.
-enum Filled {
-    /// So many bytes were written, of a packet of so many.
-    Bytes {
-        copied: usize,
-        total: usize,
-    },
-    External {
-        payload: External,
-        offset: usize,
-    },
-}
-
 impl Sending {
     pub const fn new() -> Self {
-        Self { current: Current::Nothing, sent: 0 }
+        Self { packet: Packet::NONE, sent: 0 }
     }
 
     /// Whether some bytes of a PUBLISH have left and others have not.
     pub fn is_publish(&self) -> bool {
-        self.current == Current::Publish
+        self.packet.first == header::PUBLISH
     }
 }
 
@@ -94,19 +86,12 @@ impl Session<'_> {
         let mut written = 0_usize;
         // Each turn writes at least a byte, or ends the loop.
         loop {
-            if self.sending.current == Current::Nothing {
-                self.sending = Sending { current: self.choose(), sent: 0 };
-            }
-            if self.sending.current == Current::Nothing {
-                break;
+            if self.sending.packet == Packet::NONE {
+                self.sending.packet = self.choose();
             }
             let room = out.get_mut(written..).unwrap_or_default();
             let room_len = room.len();
-            let (copied, total) = match self.fill(room) {
-                Filled::Bytes { copied, total } => (copied, total),
-                Filled::External { .. } if written > 0 => break,
-                Filled::External { payload, offset } => return self.ask_for(now, payload, offset),
-            };
+            let (copied, total) = self.fill(room);
             let is_cut = self.sending.sent == 0 && total > room_len;
             if copied == 0 || (is_cut && written > 0) {
                 break;
@@ -115,82 +100,78 @@ impl Session<'_> {
             self.advance(copied, total);
         }
         if written > 0 {
-            self.keep_alive.sent(now);
+            self.keep_alive.sent();
             return Transmit::Bytes(written);
+        }
+        #[cfg(feature = "large")]
+        if let Some((payload, offset)) = self.external() {
+            self.keep_alive.sent();
+            return Transmit::Payload { key: payload.key, offset, len: to_usize(payload.len).wrapping_sub(offset) };
         }
         if self.link == Link::Closed { Transmit::Close } else { Transmit::Idle }
     }
 
+    /// The external payload that is to be sent now, and how much of it has left.
     #[cfg(feature = "large")]
-    fn ask_for(&mut self, now: Instant, payload: External, offset: usize) -> Transmit {
-        self.keep_alive.sent(now);
-        let total = to_usize(payload.len);
-        Transmit::Payload { key: payload.key, offset, len: total.wrapping_sub(offset) }
-    }
-
-    /// Without `large` there are no external payloads.
-    #[cfg(not(feature = "large"))]
-    fn ask_for(&mut self, _: Instant, _: External, _: usize) -> Transmit {
-        Transmit::Idle
+    fn external(&self) -> Option<(External, usize)> {
+        if self.sending.is_publish() { self.outbound.external(self.sending.sent) } else { None }
     }
 
     /// Says that `n` bytes of the payload that [`Transmit::Payload`] asked for were written. A payload that turns out
     /// shorter than announced can only be ended by closing the stream.
     #[cfg(feature = "large")]
     pub fn supplied(&mut self, n: usize) {
-        if let Filled::External { payload, offset } = self.fill(&mut []) {
-            let total = to_usize(payload.len);
-            let left = total.wrapping_sub(offset);
-            let head = self.sending.sent.wrapping_sub(offset);
-            self.advance(n.min(left), head.wrapping_add(total));
+        if let Some((payload, offset)) = self.external() {
+            let left = to_usize(payload.len).wrapping_sub(offset);
+            self.advance(n.min(left), self.sending.sent.wrapping_add(left));
         }
     }
 
     /// What is owed first.
-    fn choose(&mut self) -> Current {
+    fn choose(&mut self) -> Packet {
         match self.link {
-            Link::Handshake => return Current::Connect, // [MQTT-3.1.0-1]
+            Link::Handshake => return Packet::bare(header::CONNECT), // [MQTT-3.1.0-1]
             Link::Up | Link::Closing => {}
             // Until CONNACK, nothing: a server that refuses would ignore it [MQTT-3.1.4-5].
-            Link::Down | Link::Await | Link::Closed => return Current::Nothing,
+            Link::Down | Link::Await | Link::Closed => return Packet::NONE,
         }
-        if let Some(ack) = self.next_ack() {
-            return Current::Ack(ack);
+        if let Some((first, id)) = self.next_ack() {
+            return Packet::with_id(first, id);
         }
         if self.link == Link::Closing {
             self.link = Link::Closed; // [MQTT-3.14.4-2]
-            return Current::Bare(header::DISCONNECT);
+            return Packet::bare(header::DISCONNECT);
         }
-        if let Some(id) = self.outbound.next_release() {
-            let [high, low] = id.get().to_be_bytes();
-            return Current::Ack([header::PUBREL, 2, high, low]);
+        if let Some(id) = self.next_release() {
+            return Packet::with_id(header::PUBREL, id);
         }
-        if let Some(request) = self.choose_request() {
+        if let Some(request) = self.next_request() {
             return request;
         }
         if self.outbound.has_publish(self.options.window) {
-            return Current::Publish;
+            return Packet::bare(header::PUBLISH);
         }
-        if self.keep_alive.take_ping() {
-            return Current::Bare(header::PINGREQ);
-        }
-        Current::Nothing
+        Packet::bare(if self.keep_alive.take_ping() { header::PINGREQ } else { 0 })
     }
 
     /// An acknowledgement never leaves before the last byte of its message has come. A message that passes by without
     /// being shown, since it is known, is owed one from its head on: while it does, they all wait.
-    fn next_ack(&mut self) -> Option<[u8; 4]> {
+    fn next_ack(&mut self) -> Option<(u8, PacketId)> {
         #[cfg(feature = "large")]
         if self.large.is_repeated() {
             return None;
         }
-        self.inbound.next_ack()
+        if cfg!(feature = "subscribe") || cfg!(feature = "qos2") { self.inbound.next_ack() } else { None }
+    }
+
+    fn next_release(&mut self) -> Option<PacketId> {
+        if cfg!(feature = "qos2") { self.outbound.next_release() } else { None }
     }
 
     /// Requests go before messages, so that the answer to a message finds its subscription. While an identifier of
     /// a lost session is still on stable storage, nothing is subscribed to that could bring a new message under it.
     #[cfg(feature = "subscribe")]
-    fn choose_request(&mut self) -> Option<Current> {
+    fn next_request(&mut self) -> Option<Packet> {
         if self.inbound.has_stale() {
             return None;
         }
@@ -200,56 +181,54 @@ impl Session<'_> {
                 let id = self.allocate()?;
                 self.table.name(id);
             }
-            return Some(Current::Table);
+            return self.table.id().map(|id| Packet::with_id(header::SUBSCRIBE, id));
         }
-        self.filters.next_request().map(Current::Request)
+        self.filters.next_request().map(|(first, id)| Packet::with_id(first, id))
     }
 
     #[cfg(not(feature = "subscribe"))]
-    fn choose_request(&mut self) -> Option<Current> {
+    fn next_request(&mut self) -> Option<Packet> {
         None
     }
 
-    /// Writes what is being sent from where it stopped.
-    fn fill(&self, out: &mut [u8]) -> Filled {
-        let sent = self.sending.sent;
-        match self.sending.current {
-            Current::Nothing => Filled::Bytes { copied: 0, total: 0 },
-            Current::Ack(bytes) => copy_small(&bytes, sent, out),
-            Current::Bare(first) => copy_small(&[first, 0], sent, out),
-            Current::Publish => match self.outbound.copy_publish(sent, out) {
-                Piece::Bytes { copied, total } => Filled::Bytes { copied, total },
-                Piece::External { payload, offset } => Filled::External { payload, offset },
-            },
-            _ => {
-                let mut measure = Writer::new(usize::MAX, &mut []);
-                self.write_body(&mut measure);
-                let mut writer = Writer::new(sent, out);
-                writer.put_header(self.first_byte(), measure.total());
-                self.write_body(&mut writer);
-                Filled::Bytes { copied: writer.written(), total: writer.total() }
-            }
-        }
+    /// Writes what is being sent from where it stopped. Gives how many bytes were written, and how many the packet has.
+    fn fill(&self, out: &mut [u8]) -> (usize, usize) {
+        let Sending { packet: Packet { first, id }, sent } = self.sending;
+        let body_len = match first {
+            0 => return (0, 0),
+            header::PUBLISH => return self.outbound.copy_publish(sent, out),
+            header::PINGREQ | header::DISCONNECT => 0,
+            header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE => return self.write(out),
+            _ => 2, // [MQTT-2.3.1-6]
+        };
+        let [high, low] = id.to_be_bytes();
+        let packet = [first, body_len, high, low];
+        let total = usize::from(body_len).wrapping_add(2);
+        (copy(out, packet.get(sent..total).unwrap_or_default()), total)
     }
 
-    /// First byte of a CONNECT or request.
-    fn first_byte(&self) -> u8 {
-        match self.sending.current {
-            #[cfg(feature = "table")]
-            Current::Table => header::SUBSCRIBE,
-            Current::Request(id) if cfg!(feature = "subscribe") => self.filters.first_byte(id),
-            _ => header::CONNECT,
-        }
+    /// Writes a CONNECT or request. It is measured by the very code that writes it.
+    fn write(&self, out: &mut [u8]) -> (usize, usize) {
+        let mut measure = Writer::new(usize::MAX, &mut []);
+        self.write_body(&mut measure);
+        let mut writer = Writer::new(self.sending.sent, out);
+        writer.put_header(self.sending.packet.first, measure.total());
+        self.write_body(&mut writer);
+        (writer.written(), writer.total())
     }
 
     /// What follows the fixed header of a CONNECT or request.
     fn write_body(&self, writer: &mut Writer<'_>) {
-        match self.sending.current {
-            #[cfg(feature = "table")]
-            Current::Table => self.table.write(self.options.subscriptions, writer),
-            Current::Request(id) if cfg!(feature = "subscribe") => self.filters.write(id, writer),
-            _ => connect::write(&self.options, writer),
+        let Packet { first, id } = self.sending.packet;
+        if first == header::CONNECT {
+            return connect::write(&self.options, writer);
         }
+        writer.put_u16(id);
+        #[cfg(feature = "table")]
+        if self.table.is_named(id) {
+            return self.table.write(self.options.subscriptions, writer);
+        }
+        self.filters.write(id, writer);
     }
 
     /// `copied` more bytes of a packet of `total` have left.
@@ -258,22 +237,25 @@ impl Session<'_> {
         if self.sending.sent < total {
             return;
         }
-        match self.sending.current {
-            Current::Nothing | Current::Ack(_) | Current::Bare(_) => {}
-            Current::Connect => {
+        let Packet { first, id } = self.sending.packet;
+        match first {
+            header::PUBLISH => self.outbound.publish_sent(),
+            header::CONNECT => {
                 self.connects = self.connects.saturating_add(1);
                 self.link = Link::Await;
             }
-            #[cfg(feature = "table")]
-            Current::Table => self.table.sent(),
-            Current::Request(id) => self.filters.sent(id),
-            Current::Publish => self.outbound.publish_sent(),
+            header::SUBSCRIBE | header::UNSUBSCRIBE => self.request_sent(id),
+            _ => {}
         }
         log::sent(total);
         self.sending = Sending::new();
     }
-}
 
-fn copy_small(packet: &[u8], sent: usize, out: &mut [u8]) -> Filled {
-    Filled::Bytes { copied: copy(out, packet.get(sent..).unwrap_or_default()), total: packet.len() }
+    fn request_sent(&mut self, id: u16) {
+        #[cfg(feature = "table")]
+        if self.table.is_named(id) {
+            return self.table.sent();
+        }
+        self.filters.sent(id);
+    }
 }

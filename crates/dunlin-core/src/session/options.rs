@@ -174,6 +174,7 @@ impl<'s> Options<'s> {
 
     /// Acknowledge received messages only when [`acknowledge`](crate::Session::acknowledge) says so, instead of when
     /// `poll` is called again.
+    #[cfg(feature = "manual")]
     #[must_use]
     pub const fn manual_acks(mut self) -> Self {
         self.acks = Acks::Manual;
@@ -236,7 +237,7 @@ impl<'s> Options<'s> {
     }
 
     pub(crate) const fn is_manual(&self) -> bool {
-        matches!(self.acks, Acks::Manual)
+        cfg!(feature = "manual") && matches!(self.acks, Acks::Manual)
     }
 }
 

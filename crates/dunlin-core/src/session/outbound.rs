@@ -5,38 +5,40 @@
 //! order of their PUBRECs [MQTT-4.6.0-4]; the others follow in the order in which the application published, and
 //! that is the order of their bytes in `tx` as well [MQTT-4.6.0-1]. Never reads time: see `keep_alive`.
 //!
-//! Slots and bytes that have become free stay where they are until room is needed; then both are closed up. What
-//! happens once in a connection walks over all slots; what happens once in a message uses the cursors.
+//! Bytes that have become free stay where they are until room is needed; then all is closed up. What happens once in a
+//! connection walks over all slots; what happens once in a message uses the cursors, or begins at the front.
 
-use super::ids::Window;
+use super::ids::Ids;
 use super::mark::{Mark, Stage as MarkStage};
+use super::queue::Queue;
 use crate::bytes;
-use crate::packet::publish::{DUP, Outgoing};
+use crate::packet::publish::{DUP, Flags, Outgoing};
 use crate::packet::writer::{Writer, copy};
-use crate::packet::{PacketId, QoS};
+use crate::packet::{PacketId, header};
 
 /// Room to keep track of one outgoing message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
+    /// Where in `tx` the packet lies.
     at: usize,
     len: usize,
+    /// Zero for QoS 0.
     id: u16,
-    qos: QoS,
     stage: Stage,
-    replaces: Replace,
-    is_external: bool,
+    held: Held,
 }
 
 /// What has become of the message in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
-    Free,
     /// Accepted; PUBLISH waits for its mark.
     Unstored,
     /// PUBLISH is to leave on this connection.
     Queued,
-    /// PUBLISH has left; PUBACK or PUBREC is awaited.
-    Sent,
+    /// PUBLISH at QoS 1 has left; PUBACK is awaited.
+    Sent1,
+    /// PUBLISH at QoS 2 has left; PUBREC is awaited.
+    Sent2,
     /// PUBREC came; PUBREL waits for its mark.
     Unmarked,
     /// PUBREL is to leave on this connection.
@@ -49,6 +51,14 @@ enum Stage {
     Replaced,
     /// Over; the slot waits for its mark.
     Ended,
+}
+
+/// What is held in `tx`, and what may push it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Held {
+    Whole(Replace),
+    /// All but the payload, and where that is.
+    Head,
 }
 
 /// What a message may push out when there is no room for it. Only messages that were themselves published with the
@@ -75,23 +85,11 @@ pub struct External {
 }
 
 /// Bytes in `tx` that say where an external payload is.
-const EXTERNAL_LEN: usize = 8;
+pub(crate) const EXTERNAL_LEN: usize = 8;
 
 impl Slot {
     /// An unused slot.
-    pub const FREE: Self = Self {
-        at: 0,
-        len: 0,
-        id: 0,
-        qos: QoS::AtMostOnce,
-        stage: Stage::Free,
-        replaces: Replace::Nothing,
-        is_external: false,
-    };
-
-    fn is_live(&self) -> bool {
-        self.stage != Stage::Free
-    }
+    pub const FREE: Self = Self { at: 0, len: 0, id: 0, stage: Stage::Unstored, held: Held::Whole(Replace::Nothing) };
 }
 
 impl Default for Slot {
@@ -108,7 +106,7 @@ pub(crate) enum NoRoom {
 }
 
 pub(crate) struct Outbound<'s> {
-    slots: &'s mut [Slot],
+    slots: Queue<'s, Slot>,
     tx: &'s mut [u8],
     at: State,
 }
@@ -116,15 +114,12 @@ pub(crate) struct Outbound<'s> {
 /// Where things stand; plain numbers, so that a session can be taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
-    /// Live slots lie in `first..end`.
-    first: u16,
-    end: u16,
-    /// Released messages lie before this index.
-    released: u16,
-    /// No PUBREL is owed before this index.
-    next_release: u16,
-    /// No PUBLISH is owed before this index.
-    next_publish: u16,
+    /// So many slots from the front hold released messages.
+    released: usize,
+    /// No PUBREL is owed before this slot.
+    next_release: usize,
+    /// No PUBLISH is owed before this slot.
+    next_publish: usize,
     /// Bytes of `tx` from here on are free.
     tail: usize,
     /// Some slot may have something to report.
@@ -147,23 +142,12 @@ pub(crate) enum Server {
     HasForgotten,
 }
 
-/// What to copy next of the PUBLISH that is being sent.
-pub(crate) enum Piece {
-    /// This many bytes were copied, and the packet has so many in all.
-    Bytes { copied: usize, total: usize },
-    /// The payload is elsewhere; `offset` of it has been sent.
-    External { payload: External, offset: usize },
-}
-
 impl<'s> Outbound<'s> {
     pub fn new(slots: &'s mut [Slot], tx: &'s mut [u8]) -> Self {
-        // Sixteen bits count the slots, as they do packet identifiers.
-        let count = slots.len().min(usize::from(u16::MAX));
-        let slots = slots.get_mut(..count).unwrap_or_default();
-        for slot in slots.iter_mut() {
-            slot.stage = Stage::Free;
-        }
-        Self { slots, tx, at: State::new() }
+        // More than this MQTT cannot say in one packet, and no more identifiers are there.
+        let most = tx.len().min(header::MAX_PACKET);
+        let tx = tx.get_mut(..most).unwrap_or_default();
+        Self { slots: Queue::new(slots), tx, at: State::new() }
     }
 
     // Requests of the application
@@ -173,14 +157,14 @@ impl<'s> Outbound<'s> {
         if stored > self.tx.len() {
             return Err(NoRoom::Ever);
         }
-        self.drop_free_front();
-        if usize::from(self.at.end) >= self.slots.len() {
-            self.close_up_slots();
+        if !self.has_room(stored) {
+            self.close_up();
         }
-        if stored > self.room() {
-            self.close_up_bytes();
-        }
-        if stored > self.room() || usize::from(self.at.end) >= self.slots.len() { Err(NoRoom::Now) } else { Ok(()) }
+        if self.has_room(stored) { Ok(()) } else { Err(NoRoom::Now) }
+    }
+
+    fn has_room(&self, stored: usize) -> bool {
+        self.slots.space() > 0 && stored <= self.room()
     }
 
     /// Bytes of `tx` behind the last message.
@@ -206,12 +190,10 @@ impl<'s> Outbound<'s> {
         // What would be gained if all that may be pushed out were? For the same topic that is one message.
         let mut gained = 0_usize;
         let mut victims = 0_usize;
-        for index in self.at.first..self.at.end {
-            if let (true, Some(slot)) =
-                (self.is_victim(index, policy, topic, sending), self.slots.get(usize::from(index)))
-            {
+        for index in 0..self.slots.len() {
+            if let Some(len) = self.victim(index, policy, topic, sending) {
                 if victims == 0 || policy == Replace::Oldest {
-                    gained = gained.wrapping_add(slot.len);
+                    gained = gained.wrapping_add(len);
                 }
                 victims = victims.wrapping_add(1);
             }
@@ -219,27 +201,18 @@ impl<'s> Outbound<'s> {
         if victims == 0 {
             return self.make_room(stored).map(|()| None);
         }
-        self.close_up_bytes();
+        self.close_up();
         if stored > self.room().wrapping_add(gained) {
             return Err(NoRoom::Now);
         }
         // The first hands its identifier on, and its slot.
-        let handed_on = self.push_out(policy, topic, Stage::Free, sending);
+        let handed_on = self.push_out(policy, topic, None, sending);
         while self.make_room(stored).is_err() {
-            if self.push_out(policy, topic, Stage::Replaced, sending).is_none() {
+            if self.push_out(policy, topic, Some(Stage::Replaced), sending).is_none() {
                 break;
             }
         }
         Ok(handed_on)
-    }
-
-    /// Bytes of `tx` that a message takes: its packet, or its head and where its payload is.
-    pub fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<usize> {
-        let packet = outgoing.packet_len()?;
-        match external {
-            None => Some(packet),
-            Some(_) => Some(packet.wrapping_sub(outgoing.payload_len).wrapping_add(EXTERNAL_LEN)),
-        }
     }
 
     /// Takes a message for which [`make_room`](Self::make_room) has just found room.
@@ -254,19 +227,18 @@ impl<'s> Outbound<'s> {
         let mut writer = Writer::new(0, self.tx.get_mut(at..).unwrap_or_default());
         let id = admission.id.map_or(0, PacketId::get);
         outgoing.write_head(id, &mut writer);
+        let mut held = Held::Whole(admission.replaces);
         match external {
             None => writer.put(payload),
             Some(payload) => {
                 writer.put(&payload.key.to_be_bytes());
                 writer.put(&payload.len.to_be_bytes());
+                held = Held::Head;
             }
         }
         let len = writer.written();
-        let Some(slot) = self.slots.get_mut(usize::from(self.at.end)) else { return };
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
-        let (qos, replaces) = (outgoing.qos, admission.replaces);
-        *slot = Slot { at, len, id, qos, stage, replaces, is_external: external.is_some() };
-        self.at.end = self.at.end.wrapping_add(1);
+        self.slots.push(Slot { at, len, id, stage, held });
         self.at.tail = at.wrapping_add(len);
         self.at.has_mark |= admission.wants_mark;
     }
@@ -274,44 +246,50 @@ impl<'s> Outbound<'s> {
     /// Takes back a released message after a restart, behind the released ones that are there.
     pub fn admit_released(&mut self, id: PacketId) -> Result<(), NoRoom> {
         self.make_room(0)?;
-        let end = self.at.end;
-        let Some(slot) = self.slots.get_mut(usize::from(end)) else { return Err(NoRoom::Now) };
-        *slot = Slot { id: id.get(), qos: QoS::ExactlyOnce, stage: Stage::Release, ..Slot::FREE };
-        self.at.end = end.wrapping_add(1);
-        self.move_down(end);
+        self.slots.push(Slot { id: id.get(), stage: Stage::Release, ..Slot::FREE });
+        self.move_down(self.slots.len().wrapping_sub(1));
         Ok(())
     }
 
     /// Marks a restored message as one that may have been sent before [MQTT-3.3.1-1].
     pub fn set_dup_on_last(&mut self) {
-        if let Some(slot) = self.slots.get(usize::from(self.at.end.wrapping_sub(1))) {
+        if let Some(slot) = self.slots.get(self.slots.len().wrapping_sub(1)) {
             set_dup(self.tx, slot.at, DUP);
         }
     }
 
-    /// Whether a new message with `policy` may push out the one at `index`. One that is being sent is safe.
-    fn is_victim(&self, index: u16, policy: Replace, topic: &str, sending: bool) -> bool {
-        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
+    /// The length of the message at `index`, if a new one with `policy` may push it out. One that is being sent is
+    /// safe.
+    fn victim(&self, index: usize, policy: Replace, topic: &str, sending: bool) -> Option<usize> {
+        let slot = self.slots.get(index)?;
         let is_same = policy == Replace::Oldest || self.topic_of(slot) == topic.as_bytes();
         let is_safe = sending && index == self.at.next_publish;
-        is_same && !is_safe && slot.replaces == policy && self.is_unsent(slot)
+        let is_victim = is_same && !is_safe && slot.held == Held::Whole(policy) && self.is_unsent(slot);
+        is_victim.then_some(slot.len)
     }
 
-    /// Pushes out a waiting message for a new one with the same policy and gives its identifier, which is handed on
-    /// to the new message (`then` is `Free`) or reported as replaced.
-    fn push_out(&mut self, policy: Replace, topic: &str, then: Stage, sending: bool) -> Option<PacketId> {
-        let index = (self.at.first..self.at.end).find(|index| self.is_victim(*index, policy, topic, sending))?;
-        let slot = self.slots.get_mut(usize::from(index))?;
-        slot.len = 0;
-        slot.stage = then;
-        self.at.has_notice = true;
-        PacketId::new(slot.id)
+    /// Pushes out a waiting message for a new one with the same policy and gives its identifier, which is reported
+    /// later as `then` says, or handed on to the new message.
+    fn push_out(&mut self, policy: Replace, topic: &str, then: Option<Stage>, sending: bool) -> Option<PacketId> {
+        let is_victim = |index: &usize| self.victim(*index, policy, topic, sending).is_some();
+        let index = (0..self.slots.len()).find(is_victim)?;
+        let slot = self.slots.get_mut(index)?;
+        let id = PacketId::new(slot.id);
+        match then {
+            Some(stage) => {
+                slot.len = 0;
+                slot.stage = stage;
+                self.at.has_notice = true;
+            }
+            None => self.remove(index),
+        }
+        id
     }
 
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
     pub fn withdraw(&mut self, id: PacketId, sending: bool, wants_mark: bool) -> bool {
         let Some(index) = self.find(id) else { return false };
-        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
+        let Some(slot) = self.slots.get(index) else { return false };
         let is_leaving = sending && index == self.at.next_publish;
         if is_leaving || !self.is_unsent(slot) {
             return false;
@@ -323,35 +301,25 @@ impl<'s> Outbound<'s> {
 
     // Packets that came
 
-    /// PUBACK. `true` when it ends a message.
-    pub fn on_puback(&mut self, id: PacketId, wants_mark: bool) -> bool {
-        self.on_last_ack(id, QoS::AtLeastOnce, Stage::Sent, wants_mark)
-    }
-
-    /// PUBCOMP. `true` when it ends a message.
-    pub fn on_pubcomp(&mut self, id: PacketId, wants_mark: bool) -> bool {
-        self.on_last_ack(id, QoS::ExactlyOnce, Stage::Released, wants_mark)
-    }
-
-    fn on_last_ack(&mut self, id: PacketId, qos: QoS, stage: Stage, wants_mark: bool) -> bool {
-        let Some(index) = self.find(id) else { return false };
-        let Some(slot) = self.slots.get(usize::from(index)) else { return false };
-        let is_last = slot.qos == qos && slot.stage == stage;
-        if is_last {
-            self.end(index, wants_mark);
-        }
-        is_last
-    }
-
-    /// PUBREC: the message is the server's now, its bytes are free [MQTT-4.3.3-1].
-    pub fn on_pubrec(&mut self, id: PacketId, wants_mark: bool) -> Answer {
+    /// PUBACK, PUBREC or PUBCOMP, as `first` says.
+    pub fn on_ack(&mut self, first: u8, id: PacketId, wants_mark: bool) -> Answer {
+        let expects = match first {
+            header::PUBACK => Stage::Sent1,
+            header::PUBREC => Stage::Sent2,
+            _ => Stage::Released,
+        };
         let Some(index) = self.find(id) else { return Answer::Unknown };
-        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Answer::Unknown };
-        if slot.qos != QoS::ExactlyOnce {
-            return Answer::Ignored;
+        let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
+        if first != header::PUBREC {
+            if slot.stage != expects {
+                return Answer::Ignored;
+            }
+            self.end(index, wants_mark);
+            return Answer::Over;
         }
         match slot.stage {
-            Stage::Sent => {
+            // The message is the server's now, its bytes are free [MQTT-4.3.3-1].
+            Stage::Sent2 => {
                 slot.len = 0;
                 slot.stage = if wants_mark { Stage::Unmarked } else { Stage::Release };
                 self.at.has_mark |= wants_mark;
@@ -365,7 +333,7 @@ impl<'s> Outbound<'s> {
             }
             Stage::Unmarked | Stage::Release => Answer::Taken,
             Stage::Ended | Stage::Forgotten => Answer::Unknown,
-            Stage::Free | Stage::Unstored | Stage::Queued | Stage::Replaced => Answer::Ignored,
+            Stage::Unstored | Stage::Queued | Stage::Sent1 | Stage::Replaced => Answer::Ignored,
         }
     }
 
@@ -375,21 +343,24 @@ impl<'s> Outbound<'s> {
     /// [MQTT-4.4.0-1]. When the server has forgotten the session, what it had not taken goes out as new, and what it
     /// had taken is reported.
     pub fn rewind(&mut self, server: Server) {
-        for slot in self.slots.iter_mut() {
-            slot.stage = match slot.stage {
-                Stage::Queued if slot.qos == QoS::AtMostOnce => Stage::Free, // [MQTT-4.3.1-1]
-                Stage::Sent => {
+        let is_forgotten = server == Server::HasForgotten;
+        let mut index = 0_usize;
+        while let Some(slot) = self.slots.get_mut(index) {
+            match slot.stage {
+                Stage::Queued if slot.id == 0 => {
+                    self.remove(index); // [MQTT-4.3.1-1]
+                    continue;
+                }
+                Stage::Sent1 | Stage::Sent2 => {
                     set_dup(self.tx, slot.at, DUP); // [MQTT-3.3.1-1]
-                    Stage::Queued
+                    slot.stage = Stage::Queued;
                 }
-                Stage::Queued | Stage::Unstored if server == Server::HasForgotten => {
-                    set_dup(self.tx, slot.at, 0); // [MQTT-3.1.2-6]
-                    slot.stage
-                }
-                Stage::Unmarked | Stage::Release if server == Server::HasForgotten => Stage::Forgotten,
-                Stage::Released => Stage::Release,
-                stage => stage,
-            };
+                Stage::Queued | Stage::Unstored if is_forgotten => set_dup(self.tx, slot.at, 0), // [MQTT-3.1.2-6]
+                Stage::Unmarked | Stage::Release if is_forgotten => slot.stage = Stage::Forgotten,
+                Stage::Released => slot.stage = Stage::Release,
+                _ => {}
+            }
+            index = index.wrapping_add(1);
         }
         self.at.next_release = 0;
         self.at.next_publish = 0;
@@ -401,11 +372,15 @@ impl<'s> Outbound<'s> {
         if !self.at.has_notice {
             return None;
         }
-        for (index, slot) in (0_u16..).zip(self.slots.iter()) {
+        let mut index = 0_usize;
+        while let Some(slot) = self.slots.get(index) {
             let notice = match slot.stage {
                 Stage::Forgotten => Notice::Forgotten,
                 Stage::Replaced => Notice::Replaced,
-                _ => continue,
+                _ => {
+                    index = index.wrapping_add(1);
+                    continue;
+                }
             };
             let id = PacketId::new(slot.id)?;
             self.end(index, wants_mark);
@@ -420,7 +395,7 @@ impl<'s> Outbound<'s> {
     /// The next PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4]; it counts as sent.
     pub fn next_release(&mut self) -> Option<PacketId> {
         while self.at.next_release < self.at.released {
-            let slot = self.slots.get_mut(usize::from(self.at.next_release))?;
+            let slot = self.slots.get_mut(self.at.next_release)?;
             if slot.stage == Stage::Unmarked {
                 return None;
             }
@@ -434,35 +409,51 @@ impl<'s> Outbound<'s> {
     }
 
     /// Whether a PUBLISH is to leave, with at most `window` unacknowledged; [`copy_publish`](Self::copy_publish) then
-    /// copies it.
+    /// copies it. Those that are unacknowledged stand before it.
     pub fn has_publish(&mut self, window: u16) -> bool {
-        while self.at.next_publish < self.at.end {
-            match self.slots.get(usize::from(self.at.next_publish)).map(|slot| slot.stage) {
-                Some(Stage::Queued) => return self.lets_through(usize::from(window)),
-                Some(Stage::Unstored) => return false,
+        while let Some(slot) = self.slots.get(self.at.next_publish) {
+            match slot.stage {
+                Stage::Queued => return slot.id == 0 || self.at.next_publish < usize::from(window),
+                Stage::Unstored => return false,
                 _ => self.at.next_publish = self.at.next_publish.wrapping_add(1),
             }
         }
         false
     }
 
-    /// Copies what follows the first `sent` bytes of the PUBLISH that is being sent.
-    pub fn copy_publish(&self, sent: usize, out: &mut [u8]) -> Piece {
-        let Some(slot) = self.slots.get(usize::from(self.at.next_publish)) else {
-            return Piece::Bytes { copied: 0, total: 0 };
-        };
-        let stored = self.stored(slot);
-        if cfg!(feature = "large") && slot.is_external {
-            return copy_external(stored, sent, out);
+    /// Copies what follows the first `sent` bytes of the PUBLISH that is being sent. Gives how many bytes were copied,
+    /// and how many the packet has.
+    pub fn copy_publish(&self, sent: usize, out: &mut [u8]) -> (usize, usize) {
+        let Some(slot) = self.slots.get(self.at.next_publish) else { return (0, 0) };
+        let mut stored = self.stored(slot);
+        let mut payload_len = 0;
+        if cfg!(feature = "large") && slot.held == Held::Head {
+            let (head, payload) = split_external(stored);
+            stored = head;
+            payload_len = to_usize(payload.len);
         }
-        Piece::Bytes { copied: copy(out, stored.get(sent..).unwrap_or_default()), total: stored.len() }
+        (copy(out, stored.get(sent..).unwrap_or_default()), stored.len().saturating_add(payload_len))
+    }
+
+    /// When all but an external payload has left of the PUBLISH that is being sent: the payload, and how much of it
+    /// has left.
+    #[cfg(feature = "large")]
+    pub fn external(&self, sent: usize) -> Option<(External, usize)> {
+        let slot = self.slots.get(self.at.next_publish).filter(|slot| slot.held == Held::Head)?;
+        let (head, payload) = split_external(self.stored(slot));
+        Some((payload, sent.checked_sub(head.len())?))
     }
 
     /// The PUBLISH that was being sent has left whole.
     pub fn publish_sent(&mut self) {
-        let Some(slot) = self.slots.get_mut(usize::from(self.at.next_publish)) else { return };
-        slot.stage = if slot.qos == QoS::AtMostOnce { Stage::Free } else { Stage::Sent };
-        self.at.next_publish = self.at.next_publish.wrapping_add(1);
+        let index = self.at.next_publish;
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        if slot.id == 0 {
+            return self.remove(index);
+        }
+        let is_qos2 = self.tx.get(slot.at).is_some_and(|first| Flags::new(*first).is_qos2());
+        slot.stage = if is_qos2 { Stage::Sent2 } else { Stage::Sent1 };
+        self.at.next_publish = index.wrapping_add(1);
     }
 
     // Marks
@@ -491,61 +482,47 @@ impl<'s> Outbound<'s> {
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
         let Some(index) = self.find(mark.id) else { return };
-        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
-        slot.stage = match (mark.stage, slot.stage) {
-            (MarkStage::Accepted, Stage::Unstored) => Stage::Queued,
-            (MarkStage::Released, Stage::Unmarked) => Stage::Release,
-            (MarkStage::Done, Stage::Ended) => Stage::Free,
-            (_, stage) => stage,
-        };
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        match (mark.stage, slot.stage) {
+            (MarkStage::Accepted, Stage::Unstored) => slot.stage = Stage::Queued,
+            (MarkStage::Released, Stage::Unmarked) => slot.stage = Stage::Release,
+            (MarkStage::Done, Stage::Ended) => self.remove(index),
+            _ => {}
+        }
     }
 
     // Questions
 
     /// Messages that are not over: what `publish` accepted and no acknowledgement has ended.
     pub fn open_count(&self) -> usize {
-        let is_open = |slot: &&Slot| !matches!(slot.stage, Stage::Free | Stage::Ended);
-        self.slots.iter().filter(is_open).fold(0, |count: usize, _| count.wrapping_add(1))
+        if !cfg!(feature = "durable") {
+            return self.slots.len();
+        }
+        let ended = self.slots.iter().filter(|slot| slot.stage == Stage::Ended);
+        ended.fold(self.slots.len(), |count, _| count.wrapping_sub(1))
     }
 
     /// Marks the identifiers in use.
-    pub fn mark_ids(&self, window: &mut Window) {
-        for slot in self.slots.iter().filter(|slot| slot.is_live()) {
-            window.mark(slot.id);
+    pub fn mark_ids(&self, ids: &mut Ids) {
+        for slot in self.slots.iter() {
+            ids.mark(slot.id);
         }
     }
 
     /// The identifiers in use.
     #[cfg(any(feature = "durable", feature = "verify"))]
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
-        self.slots.iter().filter(|slot| slot.is_live()).map(|slot| slot.id)
+        self.slots.iter().map(|slot| slot.id)
     }
 
     // Helpers
 
-    /// Whether the window lets the message at `next_publish` leave. Those in flight lie before it.
-    fn lets_through(&self, window: usize) -> bool {
-        let is_qos0 = |slot: &Slot| slot.qos == QoS::AtMostOnce;
-        let before = self.slots.get(usize::from(self.at.first)..usize::from(self.at.next_publish)).unwrap_or_default();
-        if before.len() < window || self.slots.get(usize::from(self.at.next_publish)).is_some_and(is_qos0) {
-            return true;
-        }
-        let flies =
-            |slot: &&Slot| matches!(slot.stage, Stage::Sent | Stage::Unmarked | Stage::Release | Stage::Released);
-        before.iter().filter(flies).fold(0, |count: usize, _| count.wrapping_add(1)) < window
-    }
-
-    fn find(&mut self, id: PacketId) -> Option<u16> {
-        self.drop_free_front();
-        let mut index = self.at.first;
-        while index < self.at.end {
-            let slot = self.slots.get(usize::from(index))?;
-            if slot.id == id.get() && slot.is_live() {
-                return Some(index);
-            }
+    fn find(&self, id: PacketId) -> Option<usize> {
+        let mut index = 0_usize;
+        while self.slots.get(index)?.id != id.get() {
             index = index.wrapping_add(1);
         }
-        None
+        Some(index)
     }
 
     fn stored(&self, slot: &Slot) -> &[u8] {
@@ -555,7 +532,7 @@ impl<'s> Outbound<'s> {
     /// Never sent on any connection: then the server cannot know of it.
     fn is_unsent(&self, slot: &Slot) -> bool {
         let is_waiting = matches!(slot.stage, Stage::Queued | Stage::Unstored);
-        is_waiting && slot.qos != QoS::AtMostOnce && self.stored(slot).first().is_some_and(|first| first & DUP == 0)
+        is_waiting && slot.id != 0 && self.stored(slot).first().is_some_and(|first| first & DUP == 0)
     }
 
     fn topic_of(&self, slot: &Slot) -> &[u8] {
@@ -572,61 +549,47 @@ impl<'s> Outbound<'s> {
     }
 
     /// The message is over. Its slot is free at once, or as soon as its mark is stored.
-    fn end(&mut self, index: u16, wants_mark: bool) {
-        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+    fn end(&mut self, index: usize, wants_mark: bool) {
+        if !wants_mark {
+            return self.remove(index);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
             slot.len = 0;
-            slot.stage = if wants_mark { Stage::Ended } else { Stage::Free };
-            self.at.has_mark |= wants_mark;
+            slot.stage = Stage::Ended;
+            self.at.has_mark = true;
         }
     }
 
-    /// Moves the slot at `from` down behind the released ones; those between move up by one.
-    fn move_down(&mut self, from: u16) {
-        let to = self.at.released.max(self.at.first);
-        let mut index = from;
-        while index > to {
-            bytes::exchange(self.slots, usize::from(index.wrapping_sub(1)), usize::from(index));
-            index = index.wrapping_sub(1);
+    /// Frees the slot at `index`.
+    fn remove(&mut self, index: usize) {
+        self.slots.remove(index);
+        for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
+            if *cursor > index {
+                *cursor = cursor.wrapping_sub(1);
+            }
         }
+        if self.slots.len() == 0 {
+            self.at.tail = 0;
+        }
+    }
+
+    /// Moves the slot at `from` down behind the released ones.
+    fn move_down(&mut self, from: usize) {
+        let to = self.at.released;
+        self.slots.lower(to, from);
         self.at.next_release = self.at.next_release.min(to);
         self.at.released = to.wrapping_add(1);
     }
 
-    fn drop_free_front(&mut self) {
-        while self.at.first < self.at.end {
-            if self.slots.get(usize::from(self.at.first)).is_some_and(Slot::is_live) {
-                return;
-            }
-            self.at.first = self.at.first.wrapping_add(1);
-        }
-        self.at.tail = 0;
-    }
-
-    fn close_up_slots(&mut self) {
-        let mut kept = 0_u16;
-        for index in 0..self.at.end {
-            if self.slots.get(usize::from(index)).is_some_and(Slot::is_live) {
-                bytes::exchange(self.slots, usize::from(kept), usize::from(index));
-                kept = kept.wrapping_add(1);
-                continue;
-            }
-            // The slots above move down by one, and the cursors among them.
-            for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
-                if *cursor > kept {
-                    *cursor = cursor.wrapping_sub(1);
-                }
-            }
-        }
-        self.at.first = 0;
-        self.at.end = kept;
-    }
-
-    fn close_up_bytes(&mut self) {
+    /// Moves the bytes of all messages to the front of `tx`.
+    fn close_up(&mut self) {
         let mut tail = 0_usize;
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_live()) {
+        let mut index = 0_usize;
+        while let Some(slot) = self.slots.get_mut(index) {
             bytes::slide(self.tx, tail, slot.at, slot.len);
             slot.at = tail;
             tail = tail.wrapping_add(slot.len);
+            index = index.wrapping_add(1);
         }
         self.at.tail = tail;
     }
@@ -634,37 +597,29 @@ impl<'s> Outbound<'s> {
 
 #[cfg(feature = "verify")]
 impl<'s> Outbound<'s> {
-    /// State and memory apart, what is unused cleared.
-    pub fn into_parts(mut self) -> (State, &'s mut [Slot], &'s mut [u8]) {
-        self.close_up_slots();
-        self.close_up_bytes();
-        self.drop_free_front();
-        self.slots.get_mut(usize::from(self.at.end)..).unwrap_or_default().fill(Slot::FREE);
+    /// State and memory apart, what is unused cleared; and how many slots are in use.
+    pub fn into_parts(mut self) -> (State, &'s mut [Slot], &'s mut [u8], usize) {
+        self.close_up();
         self.tx.get_mut(self.at.tail..).unwrap_or_default().fill(0);
-        for slot in self.slots.iter_mut().filter(|slot| slot.len == 0) {
-            slot.at = 0;
+        let mut index = 0_usize;
+        while let Some(slot) = self.slots.get_mut(index) {
+            slot.at = if slot.len == 0 { 0 } else { slot.at };
+            index = index.saturating_add(1);
         }
-        self.at.has_notice = self.slots.iter().any(|slot| matches!(slot.stage, Stage::Forgotten | Stage::Replaced));
-        self.at.has_mark =
-            self.slots.iter().any(|slot| matches!(slot.stage, Stage::Unstored | Stage::Unmarked | Stage::Ended));
-        (self.at, self.slots, self.tx)
+        let has = |stages: &[Stage]| self.slots.iter().any(|slot| stages.contains(&slot.stage));
+        self.at.has_notice = has(&[Stage::Forgotten, Stage::Replaced]);
+        self.at.has_mark = has(&[Stage::Unstored, Stage::Unmarked, Stage::Ended]);
+        let (slots, count) = self.slots.into_parts(Slot::FREE);
+        (self.at, slots, self.tx, count)
     }
 
-    pub fn from_parts(at: State, slots: &'s mut [Slot], tx: &'s mut [u8]) -> Self {
-        Self { slots, tx, at }
+    pub fn from_parts(at: State, slots: &'s mut [Slot], tx: &'s mut [u8], count: usize) -> Self {
+        Self { slots: Queue::from_parts(slots, count), tx, at }
     }
 
     pub fn invariant(&self) -> Result<(), &'static str> {
-        let live = self
-            .slots
-            .get(usize::from(self.at.first)..usize::from(self.at.end))
-            .ok_or("slots in use lie outside the slots")?;
-        if self.slots.iter().filter(|slot| slot.is_live()).count() != live.iter().filter(|slot| slot.is_live()).count()
-        {
-            return Err("a live slot lies outside the slots in use");
-        }
         let mut floor = 0_usize;
-        for slot in live.iter().filter(|slot| slot.len > 0) {
+        for slot in self.slots.iter().filter(|slot| slot.len > 0) {
             if slot.at < floor {
                 return Err("messages lie in another order than their slots");
             }
@@ -673,22 +628,19 @@ impl<'s> Outbound<'s> {
         if floor > self.at.tail {
             return Err("a message lies in free memory");
         }
-        for (index, slot) in
-            self.slots.iter().enumerate().take(usize::from(self.at.end)).skip(usize::from(self.at.first))
-        {
+        for (index, slot) in self.slots.iter().enumerate() {
             let is_released = matches!(slot.stage, Stage::Unmarked | Stage::Release | Stage::Released);
-            if is_released && index >= usize::from(self.at.released) {
+            if is_released && index >= self.at.released {
                 return Err("a released message stands behind the released ones");
             }
-            if slot.stage == Stage::Release && index < usize::from(self.at.next_release) {
+            if slot.stage == Stage::Release && index < self.at.next_release {
                 return Err("a PUBREL that is owed stands before its cursor");
             }
-            if matches!(slot.stage, Stage::Queued | Stage::Unstored) && index < usize::from(self.at.next_publish) {
+            if matches!(slot.stage, Stage::Queued | Stage::Unstored) && index < self.at.next_publish {
                 return Err("a PUBLISH that is owed stands before its cursor");
             }
-            if matches!(slot.stage, Stage::Queued | Stage::Unstored | Stage::Sent)
-                && index < usize::from(self.at.released)
-            {
+            let is_unreleased = matches!(slot.stage, Stage::Queued | Stage::Unstored | Stage::Sent1 | Stage::Sent2);
+            if is_unreleased && index < self.at.released {
                 return Err("an unreleased message stands among the released ones");
             }
             let is_notice = matches!(slot.stage, Stage::Forgotten | Stage::Replaced);
@@ -711,11 +663,13 @@ pub(crate) enum Notice {
     Replaced,
 }
 
-/// What a PUBREC is to us.
+/// What an acknowledgement is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
+    /// It ends a message.
+    Over,
     Taken,
-    /// We know no message of this identifier; the server wants PUBREL all the same.
+    /// We know no message of this identifier; after PUBREC the server wants PUBREL all the same.
     Unknown,
     /// It fits nothing we sent.
     Ignored,
@@ -723,16 +677,7 @@ pub(crate) enum Answer {
 
 impl State {
     pub const fn new() -> Self {
-        Self {
-            first: 0,
-            end: 0,
-            released: 0,
-            next_release: 0,
-            next_publish: 0,
-            tail: 0,
-            has_notice: true,
-            has_mark: true,
-        }
+        Self { released: 0, next_release: 0, next_publish: 0, tail: 0, has_notice: true, has_mark: true }
     }
 }
 
@@ -743,16 +688,12 @@ fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
     }
 }
 
-fn copy_external(stored: &[u8], sent: usize, out: &mut [u8]) -> Piece {
+/// What is stored of a message with an external payload: all that comes before it, and where it is.
+fn split_external(stored: &[u8]) -> (&[u8], External) {
     // `split_last_chunk` would do, but for a panic that the standard library leaves in it.
     let (head, place) = stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
     let [k0, k1, k2, k3, l0, l1, l2, l3] = *place.first_chunk().unwrap_or(&[0; EXTERNAL_LEN]);
-    let payload = External { key: u32::from_be_bytes([k0, k1, k2, k3]), len: u32::from_be_bytes([l0, l1, l2, l3]) };
-    if sent >= head.len() {
-        return Piece::External { payload, offset: sent.wrapping_sub(head.len()) };
-    }
-    let total = head.len().wrapping_add(to_usize(payload.len));
-    Piece::Bytes { copied: copy(out, head.get(sent..).unwrap_or_default()), total }
+    (head, External { key: u32::from_be_bytes([k0, k1, k2, k3]), len: u32::from_be_bytes([l0, l1, l2, l3]) })
 }
 
 /// Lengths of 32 bits fit the address space of every target with 32 bits or more.

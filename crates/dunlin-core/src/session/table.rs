@@ -79,9 +79,13 @@ impl Table {
         self.id = Some(id);
     }
 
-    /// Writes the SUBSCRIBE, without its fixed header.
+    /// Whether `id` is that identifier.
+    pub fn is_named(&self, id: u16) -> bool {
+        self.id.is_some_and(|own| own.get() == id)
+    }
+
+    /// Writes the SUBSCRIBE, without its fixed header and identifier.
     pub fn write(&self, table: &[Filter<'_>], writer: &mut Writer<'_>) {
-        writer.put_u16(self.id.map_or(0, PacketId::get));
         for filter in self.batch(table) {
             writer.put_binary(filter.text().as_bytes()); // [MQTT-3.8.3-1]
             writer.put(&[filter.qos().bits()]);

@@ -19,7 +19,9 @@ use crate::memory::Memory;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspended {
     outbound: OutboundState,
+    slots: usize,
     inbound: InboundState,
+    received: usize,
     filters: FiltersState,
     #[cfg(feature = "table")]
     table: super::table::Table,
@@ -39,13 +41,16 @@ pub struct Suspended {
 impl<'s> Session<'s> {
     /// Takes the session apart. Unused memory is cleared.
     #[must_use]
-    pub fn suspend(self) -> (Suspended, Memory<'s>) {
-        let (outbound, slots, tx) = self.outbound.into_parts();
-        let (inbound, received) = self.inbound.into_parts();
+    pub fn suspend(mut self) -> (Suspended, Memory<'s>) {
+        self.ids.look_again();
+        let (outbound, slots, tx, slot_count) = self.outbound.into_parts();
+        let (inbound, received, received_count) = self.inbound.into_parts();
         let (filters, filters_buf) = self.filters.into_parts();
         let suspended = Suspended {
             outbound,
+            slots: slot_count,
             inbound,
+            received: received_count,
             filters,
             #[cfg(feature = "table")]
             table: self.table,
@@ -69,8 +74,8 @@ impl<'s> Session<'s> {
     pub fn resume(options: Options<'s>, suspended: Suspended, memory: Memory<'s>) -> Self {
         Self {
             options,
-            outbound: Outbound::from_parts(suspended.outbound, memory.slots, memory.tx),
-            inbound: Inbound::from_parts(suspended.inbound, memory.received),
+            outbound: Outbound::from_parts(suspended.outbound, memory.slots, memory.tx, suspended.slots),
+            inbound: Inbound::from_parts(suspended.inbound, memory.received, suspended.received),
             filters: Filters::from_parts(suspended.filters, memory.filters),
             #[cfg(feature = "table")]
             table: suspended.table,
