@@ -17,6 +17,8 @@ extern crate std;
 
 #[cfg(feature = "embedded-tls")]
 pub mod embedded;
+#[cfg(feature = "mbedtls")]
+pub mod mbedtls;
 
 use core::fmt;
 

@@ -4,7 +4,10 @@
 mod peer;
 mod pki;
 
+#[cfg(feature = "embedded-tls")]
 mod embedded;
+#[cfg(feature = "mbedtls")]
+mod mbedtls;
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};

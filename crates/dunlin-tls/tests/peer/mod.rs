@@ -4,13 +4,14 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::vec::Vec;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
 use super::pki::{Issued, Pki};
 
@@ -56,6 +57,9 @@ pub enum Network {
     Drip,
 }
 
+/// Handshakes, of all servers, that went on with an earlier session.
+pub static RESUMED: AtomicU32 = AtomicU32::new(0);
+
 /// Runs the server for one connection. It echoes what it gets, and returns it at the end.
 pub fn serve(config: Arc<ServerConfig>, network: Network) -> (TcpStream, JoinHandle<Vec<u8>>) {
     let (client, wire) = pair(network);
@@ -90,6 +94,7 @@ fn echo(mut tls: ServerConnection, mut wire: Wire) -> Vec<u8> {
             _ => break,
         }
     }
+    RESUMED.fetch_add(u32::from(tls.handshake_kind() == Some(HandshakeKind::Resumed)), Ordering::Relaxed);
     tls.send_close_notify();
     tls.complete_io(&mut wire).ok();
     wire.tcp.shutdown(Shutdown::Both).ok();
