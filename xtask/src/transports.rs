@@ -7,7 +7,7 @@ use crate::process;
 /// TLS against servers that prove who they are and servers that do not; the two halves against a real broker.
 pub fn run() -> Result<()> {
     for arguments in [
-        &["--package", "dunlin-tls", "--features", "embedded-tls"][..],
+        &["--package", "dunlin-tls", "--features", "embedded-tls,mbedtls"][..],
         &["--package", "dunlin", "--features", "async", "--test", "asynch"],
     ] {
         process::run(process::cargo().args(["test", "--quiet"]).args(arguments))?;

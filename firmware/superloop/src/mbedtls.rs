@@ -20,9 +20,11 @@ use heapless::String;
 use smoltcp::iface::SocketStorage;
 use static_cell::ConstStaticCell;
 use teller::{Outcome, Stream, Teller};
+// Its functions are for the linker.
+use tinyrlibc as _;
 
 /// Mbed TLS's heap.
-const POOL: usize = 64 * 1024;
+const POOL: usize = 48 * 1024;
 
 #[entry]
 fn main() -> ! {
@@ -60,28 +62,30 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
             teller.wait_before_retry(net);
             continue;
         }
-        let before = clock::busy_ticks();
-        let config = config();
-        let connected = library.connect(&mut *net, &config, saved.as_ref());
-        if let Some(expected) = expected {
-            return refused_as(connected.err(), &expected);
-        }
-        let outcome = match connected {
-            Ok(mut tls) => {
-                say!("@ handshake {}", clock::busy_ticks() - before);
-                say!("@ pool {}", library.pool_peak());
-                let outcome = teller.tell(&mut tls)?;
-                saved = tls.save().ok();
-                if !matches!(outcome, Outcome::Cut) {
-                    let _ = tls.close(); // the other side may have gone first
-                }
-                outcome
+        let outcome = {
+            let before = clock::busy_ticks();
+            let config = config();
+            let connected = library.connect(&mut *net, &config, saved.as_ref());
+            if let Some(expected) = expected {
+                return refused_as(connected.err(), &expected);
             }
-            // While the broker restarts; anything else would come again and again.
-            Err(Error::Closed | Error::Io(_)) => Outcome::Lost,
-            Err(error) => {
-                say!("{error}");
-                return Err("the handshake failed");
+            match connected {
+                Ok(mut tls) => {
+                    say!("@ handshake {}", clock::busy_ticks() - before);
+                    say!("@ pool {}", library.pool_peak());
+                    let outcome = teller.tell(&mut tls)?;
+                    saved = tls.save().ok();
+                    if !matches!(outcome, Outcome::Cut) {
+                        let _ = tls.close(); // the other side may have gone first
+                    }
+                    outcome
+                }
+                // While the broker restarts; anything else would come again and again.
+                Err(Error::Closed | Error::Io(_)) => Outcome::Lost,
+                Err(error) => {
+                    say!("{error}");
+                    return Err("the handshake failed");
+                }
             }
         };
         match outcome {

@@ -40,6 +40,8 @@ const MEASURE: Image = Image { workspace: "superloop", binary: "measure", featur
 const SUPERLOOP: Image = Image { workspace: "superloop", binary: "superloop", features: &[], bare: false };
 const SUPERLOOP_TLS: Image =
     Image { workspace: "superloop", binary: "superloop-tls", features: &["embedded-tls"], bare: false };
+const SUPERLOOP_MBEDTLS: Image =
+    Image { workspace: "superloop", binary: "superloop-mbedtls", features: &["mbedtls"], bare: false };
 const EMBASSY: Image = Image { workspace: "embassy", binary: "embassy", features: &[], bare: false };
 const EMBASSY_TLS: Image =
     Image { workspace: "embassy", binary: "embassy-tls", features: &["embedded-tls"], bare: false };
@@ -70,6 +72,7 @@ fn run_all() -> Result<()> {
     let measure = MEASURE.build()?;
     let superloop = SUPERLOOP.build()?;
     let superloop_tls = SUPERLOOP_TLS.build()?;
+    let superloop_mbedtls = SUPERLOOP_MBEDTLS.build()?;
     let embassy = EMBASSY.build()?;
     let embassy_tls = EMBASSY_TLS.build()?;
 
@@ -81,11 +84,13 @@ fn run_all() -> Result<()> {
     let report = Run::new(&superloop).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
     table.add("superloop: the whole story", &superloop, &report, None)?;
     tls_story(&mut table, "superloop over TLS, embedded-tls", &superloop_tls)?;
+    tls_story(&mut table, "superloop over TLS, mbedtls", &superloop_mbedtls)?;
     broker.wipe()?;
     let report = Run::new(&embassy).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
     table.add("embassy: the whole story", &embassy, &report, None)?;
     tls_story(&mut table, "embassy over TLS, embedded-tls", &embassy_tls)?;
-    refusals(&superloop_tls)?;
+    refusals(Backend::EmbeddedTls, &superloop_tls)?;
+    refusals(Backend::MbedTls, &superloop_mbedtls)?;
     table.print();
     table::print_costs(&Run::new(&measure).counting(Count::Instructions).finish()?)
 }
@@ -111,16 +116,27 @@ fn tls_story(table: &mut Table, name: &str, image: &Path) -> Result<()> {
     table.add(name, image, &report, Some(&counted))
 }
 
+/// A backend of dunlin-tls.
+#[derive(Clone, Copy)]
+enum Backend {
+    EmbeddedTls,
+    MbedTls,
+}
+
 /// Each must end with the error named, and the broker must have seen no client.
-fn refusals(image: &Path) -> Result<()> {
+fn refusals(backend: Backend, image: &Path) -> Result<()> {
     let pki = pki::Pki::new();
+    let not_an_authority = match backend {
+        Backend::EmbeddedTls => "NotAnAuthority",
+        Backend::MbedTls => "UnknownAuthority", // it finds no other way to the authority, and says only that
+    };
     let with = |issued| Certificate { issued, pki: &pki, demanded: true };
     let listeners = [
         ("wrong server name", with(&pki.wrong_name), "mutual", "WrongName"),
         ("unknown authority", with(&pki.unknown_authority), "mutual", "UnknownAuthority"),
         ("expired", with(&pki.expired), "mutual", "Expired"),
         ("not yet valid", with(&pki.not_yet_valid), "mutual", "NotYetValid"),
-        ("signed by a client's certificate", with(&pki.signed_by_client), "mutual", "NotAnAuthority"),
+        ("signed by a client's certificate", with(&pki.signed_by_client), "mutual", not_an_authority),
         ("a certificate for clients", with(&pki.for_clients), "mutual", "NotForServers"),
         ("no certificate where one is demanded", with(&pki.server), "anonymous", "IdentityDemanded"),
     ];
@@ -137,12 +153,13 @@ fn refusals(image: &Path) -> Result<()> {
             .argument(error)
             .finish()
     };
-    println!("\nmust be refused:");
+    println!("\nmust be refused, {}:", ["embedded-tls", "mbedtls"][backend as usize]);
     for (index, (name, _, identity, error)) in listeners.iter().enumerate() {
         refused(broker.tls(index), identity, error).with_context(|| (*name).to_owned())?;
         println!("  {name:<44} {error}");
     }
-    for (name, script, error) in peer::SCRIPTS {
+    for (name, script, errors) in peer::SCRIPTS {
+        let error = errors[backend as usize];
         refused(peer::recite(script)?, "mutual", error).with_context(|| (*name).to_owned())?;
         println!("  {name:<44} {error}");
     }

@@ -18,6 +18,8 @@ struct Row {
     flash: u64,
     ram: u64,
     stack: Option<u64>,
+    /// Most bytes in use of the pool, which is part of `ram`.
+    pool: Option<u64>,
     handshake: Option<u64>,
     wakeups: Option<u64>,
 }
@@ -32,22 +34,24 @@ impl Table {
         });
         let handshake = counted.and_then(|report| report.number("handshake")).map(instructions);
         let stack = report.number("stack");
-        self.rows.push(Row { name: name.to_owned(), flash, ram, stack, handshake, wakeups });
+        let pool = report.figures("pool").filter_map(|words| words.first()?.parse().ok()).max();
+        self.rows.push(Row { name: name.to_owned(), flash, ram, stack, pool, handshake, wakeups });
         Ok(())
     }
 
     pub fn print(&self) {
         println!("\nmps2-an386 (Cortex-M4F) in QEMU, opt-level s, fat LTO, with formatting and panic messages:\n");
         println!(
-            "| image | flash, B | static RAM, B | peak stack, B | handshake, instructions | wake-ups per idle minute |"
+            "| image | flash, B | static RAM, B | of a pool, B | peak stack, B | handshake, instructions | wake-ups per idle minute |"
         );
-        println!("|---|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|");
         for row in &self.rows {
             println!(
-                "| {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} |",
                 row.name,
                 grouped(row.flash),
                 grouped(row.ram),
+                optional(row.pool),
                 optional(row.stack),
                 optional(row.handshake),
                 optional(row.wakeups)
