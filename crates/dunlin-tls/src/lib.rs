@@ -5,7 +5,17 @@
 //! here knows what runs over it. A stream exists only after the server has proved who it is: there is no way to get
 //! one without verification, and no way to send a byte before it.
 //!
-//! The backend [`embedded`] (feature `embedded-tls`) speaks TLS 1.3 with ECDSA on P-256, without a heap.
+//! Two backends, each a feature, with one [`Config`] and one [`Error`]:
+//!
+//! | | `embedded` (feature `embedded-tls`) | `mbedtls` (feature `mbedtls`) |
+//! |---|---|---|
+//! | versions | TLS 1.3 | TLS 1.2 and 1.3 |
+//! | certificates | ECDSA on P-256 | RSA and ECDSA |
+//! | memory | buffers only | a heap in a pool that the application hands over |
+//! | resumption | no | yes |
+//! | written in | Rust | C behind Rust |
+//!
+//! `docs/tls.md` in the repository says which to take when, with measured costs.
 //!
 //! What is verified: the chain up to the one authority that [`Config`] names, with its signatures, basic
 //! constraints and extended key usage; the validity period of each certificate against the time that [`Config`]

@@ -3,7 +3,8 @@
 //! The story over TLS, in one loop; or, if it is told what must be refused, one refused connection.
 //!
 //! Arguments: the broker's port on the host; milliseconds of the idle chapter; the server's name; a directory with
-//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and either `pass` or the error that must come.
+//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and `pass`, or `handshake` for no
+//! more than that, or the error that must come.
 mod teller;
 
 use core::fmt::Write as _;
@@ -45,7 +46,7 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
     let authority = file("authority.der", AUTHORITY.take())?;
     let identity = Identity::new(file("client.der", CERTIFICATE.take())?, file("client.key", KEY.take())?);
     let mutual = host::argument(5).is_some_and(|text| text == "mutual");
-    let expected = host::argument(6).filter(|text| text != "pass");
+    let goal = host::argument(6).unwrap_or_default();
     let config = || {
         let config = Config::new(&server, authority, host::unix_time());
         if mutual { config.identity(identity) } else { config }
@@ -60,12 +61,15 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
         let mut link = Link::new(&mut *net, memory.buffers());
         let before = clock::busy_ticks();
         let connected = link.connect(&config(), host::entropy);
-        if let Some(expected) = expected {
-            return refused_as(connected.err(), &expected);
+        if goal != "pass" && goal != "handshake" {
+            return refused_as(connected.err(), &goal);
         }
         let outcome = match connected {
             Ok(mut tls) => {
                 say!("@ handshake {}", clock::busy_ticks() - before);
+                if goal == "handshake" {
+                    return Ok(());
+                }
                 let outcome = teller.tell(&mut tls)?;
                 if !matches!(outcome, Outcome::Cut) {
                     let _ = tls.close(); // the other side may have gone first

@@ -101,18 +101,18 @@ fn tls_story(table: &mut Table, name: &str, image: &Path) -> Result<()> {
     let mut broker = Broker::start(&[Certificate { issued: &pki.chained, pki: &pki, demanded: true }])?;
     let directory = broker.device_files(&pki)?;
     let port = broker.tls(0);
-    let run = |idle_ms: u64| {
+    let run = |idle_ms: u64, goal: &str| {
         Run::new(image)
             .argument(port)
             .argument(idle_ms)
             .argument(pki::SERVER)
             .argument(directory.display())
             .argument("mutual")
-            .argument("pass")
+            .argument(goal)
     };
-    let report = run(IDLE_MS).with_broker(&mut broker)?;
+    let report = run(IDLE_MS, "pass").with_broker(&mut broker)?;
     broker.wipe()?;
-    let counted = run(0).counting(Count::Instructions).with_broker(&mut broker)?;
+    let counted = run(0, "handshake").counting(Count::Instructions).with_broker(&mut broker)?;
     table.add(name, image, &report, Some(&counted))
 }
 
