@@ -117,6 +117,7 @@ fn a_log_cut_off_anywhere_is_as_it_was_before_the_record_that_was_cut() {
 
 #[test]
 fn a_damaged_record_is_counted_and_the_others_are_kept() {
+    // [F06]
     let scratch = Scratch::new();
     let mut store = FileStore::open(&scratch.0).unwrap();
     let mut ends = Vec::new();

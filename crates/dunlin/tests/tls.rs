@@ -120,6 +120,7 @@ async fn refusal(broker: &Broker, url: &str, tls: &Tls) -> TlsError {
 
 #[tokio::test]
 async fn each_refusal_has_its_name_and_no_connect_is_sent() {
+    // [E11]
     let authority = Authority::new("authority", Algorithm::P256);
     let stranger = Authority::new("stranger", Algorithm::P256);
     let good = authority.server(NAMES, Validity::Now);
