@@ -8,6 +8,8 @@
 //! Bytes that have become free stay where they are until room is needed; then all is closed up. What happens once in a
 //! connection walks over all slots; what happens once in a message uses the cursors, or begins at the front.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "DEV-03: every other stage is one case, and says so")]
+
 use super::ids::Ids;
 use super::mark::{Mark, Stage as MarkStage};
 use super::queue::Queue;
@@ -287,6 +289,7 @@ impl<'s> Outbound<'s> {
     }
 
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
+    #[expect(clippy::fn_params_excessive_bools, reason = "DEV-04: two facts of the session that the caller knows")]
     pub fn withdraw(&mut self, id: PacketId, sending: bool, wants_mark: bool) -> bool {
         let Some(index) = self.find(id) else { return false };
         let Some(slot) = self.slots.get(index) else { return false };
