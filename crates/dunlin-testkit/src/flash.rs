@@ -252,13 +252,14 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
         if !whole.is_multiple_of(WRITE) || (cut.seed != 0 && whole < new.len()) {
             // The word under the needle: some of the bits that were to be cleared are.
             let word = (start + whole) / WRITE;
-            self.written[word] = true;
             let mut rng = Rng::new(cut.seed);
             for at in word * WRITE..(word + 1) * WRITE {
                 if cut.seed != 0 && at >= start + whole {
                     self.bytes[at] &= new[at - start] | rng.number() as u8;
                 }
             }
+            // What still reads as erased may be written: no program could tell.
+            self.written[word] |= self.bytes[word * WRITE..][..WRITE].iter().any(|byte| *byte != ERASED);
         }
         Err(FlashError::PowerOff)
     }
