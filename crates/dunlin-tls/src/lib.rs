@@ -1,4 +1,8 @@
 #![no_std]
+#![cfg_attr(
+    not(any(feature = "embedded-tls", feature = "mbedtls")),
+    allow(dead_code, reason = "a build without a backend")
+)]
 //! TLS for devices, as a transport.
 //!
 //! A connected stream is `embedded_io::{Read, Write, ReadReady}` or its two `embedded-io-async` halves, and nothing

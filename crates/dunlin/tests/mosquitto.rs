@@ -299,7 +299,7 @@ fn a_hundred_threads_publish_at_once_through_a_small_queue_and_nothing_is_lost()
                 })
             })
             .collect();
-        let mut next = vec![0_u8; 100];
+        let mut next = [0_u8; 100];
         for _ in 0..4_000 {
             let message = subscriber.next_timeout(LONG).unwrap().expect("a message that never came");
             let thread: usize = message.topic()[5..].parse().unwrap();

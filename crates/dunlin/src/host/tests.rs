@@ -81,7 +81,7 @@ fn ten_thousand_connections_that_are_cut_leak_nothing_lose_nothing_and_double_no
     for seed in seeds(1) {
         let mut rng = Rng::new(seed);
         let mut world = World::new(builder().queue(8, 100_000).subscribe("in/#", QoS::ExactlyOnce));
-        let (mut sent, mut came, mut payloads) = (0_u32, 0_u32, Vec::<Vec<u8>>::new());
+        let (mut sent, mut came) = (0_u32, 0_u32);
         world.open();
         let _ = world.run(usize::MAX);
         world.cut();
