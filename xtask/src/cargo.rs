@@ -67,6 +67,11 @@ pub fn clippy() -> Result<()> {
     process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
+/// The session's own tests, and those of what judges it.
+pub fn core_tests() -> Result<()> {
+    process::run(cargo().args(["test", "--quiet", "--package", "dunlin-core", "--package", "dunlin-testkit"]))
+}
+
 pub fn tests() -> Result<()> {
     let report = process::output(cargo().args(["test", "--workspace"]))?;
     let results = report.lines().filter(|line| line.starts_with("test result: ok."));
