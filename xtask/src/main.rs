@@ -11,6 +11,7 @@ mod deviations;
 mod elf;
 mod features;
 mod firmware;
+mod fuzz;
 mod images;
 mod model;
 mod packages;
@@ -58,6 +59,7 @@ const STAGES: &[Stage] = &[
         run: model::run,
     },
     Stage { name: "power", about: "no message is lost or doubled when the power fails", run: power::run },
+    Stage { name: "fuzz", about: "no input to session or flash breaks them, in the time given", run: fuzz::run },
     Stage {
         name: "firmware",
         about: "images run in QEMU against a real broker, and refuse what they must",
@@ -75,6 +77,7 @@ const PROVISIONAL: &[&str] =
 const VERIFY: &[Stage] = &[
     Stage { name: "model", about: "ten million states of the session", run: model::verify },
     Stage { name: "power", about: "every power cut of every story, and two hundred kills", run: power::verify },
+    Stage { name: "fuzz", about: "twenty minutes of inputs for each target", run: fuzz::verify },
 ];
 
 fn main() -> ExitCode {

@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rustc-web", "a compiler with its standard library's sources beside it, for the targets without an OS"),
     ("rust-web-src", "those sources: `core` is built with the options under test"),
     ("qemu-system-arm", "the board that firmware runs on"),
+    ("g++", "the fuzzer's engine"),
     ("clang", "the C of Mbed TLS, for hosts and devices"),
     ("libclang-dev", "its bindings"),
     ("cmake", "its build"),
