@@ -3,8 +3,8 @@
 use dunlin_core::{Publish, QoS};
 use dunlin_testkit::Seen::{Connected, Delivered};
 use dunlin_testkit::{
-    CLEAN, CLIENT, CONNECT, DURABLE, Message, PUBACK, PUBLISH, PUBREC, PUBREL, Packet, Pair, RESUMING, SUBSCRIBE, Then,
-    seeds,
+    CLEAN, CLIENT, CONNACK, CONNECT, DURABLE, Message, PUBACK, PUBLISH, PUBREC, PUBREL, Packet, Pair, Persistence,
+    RESUMING, SUBSCRIBE, Then, seeds,
 };
 
 use crate::id;
@@ -163,7 +163,7 @@ fn late_acknowledgements_of_a_clean_connection_are_unknown_to_the_next() {
     pair.publish(&Publish::new("a", b"1").at_least_once()).unwrap();
     pair.run();
     pair.cut();
-    pair.broker.on_next(dunlin_testkit::CONNACK, Then::Hold);
+    pair.broker.on_next(CONNACK, Then::Hold);
     pair.run();
     pair.broker.release_all();
     pair.send_raw(b"\x40\x02\x00\x09\x90\x03\x00\x0a\x00\x70\x02\x00\x0b\xb0\x02\x00\x0c");
@@ -242,4 +242,116 @@ fn two_rough_links_and_random_cuts_change_nothing_for_the_application() {
         assert_eq!(delivered, outgoing.len());
         assert!(pair.client.is_idle());
     }
+}
+
+/// The server loses the session, and the CONNACK that says so is lost as well.
+fn lose_session_and_connack(pair: &mut Pair) {
+    pair.clear();
+    pair.broker.restart(Persistence::Lost);
+    pair.drop_next(CONNACK);
+    pair.run();
+    pair.cut();
+    pair.run();
+    assert_eq!(pair.sent_of(CONNECT).len(), 2);
+    assert_eq!(pair.client_events()[0], Connected { resumed: true });
+}
+
+/// A client with these options that has answered "1" with PUBREC when the server loses the session unheard.
+fn doubtful(options: dunlin_core::Options<'static>) -> Pair {
+    let mut pair = Pair::connected(options);
+    pair.subscribe("a", QoS::ExactlyOnce).unwrap();
+    pair.run();
+    pair.clear();
+    pair.drop_next(PUBREL);
+    pair.broker.publish(Message::new("a", "1").qos(2));
+    pair.run();
+    for receipt in std::mem::take(&mut pair.receipts) {
+        pair.client.acknowledge(receipt);
+    }
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), [Packet::Pubrec(1)]);
+    lose_session_and_connack(&mut pair);
+    pair
+}
+
+#[test]
+fn a_new_message_under_an_identifier_of_a_session_whose_loss_was_never_heard_of_is_shown() {
+    // [MQTT-3.3.1-1] [MQTT-3.1.2-6] [MQTT-4.3.3-2]
+    for options in [RESUMING, RESUMING.manual_acks(), DURABLE] {
+        let mut pair = doubtful(options);
+        pair.broker.publish(Message::new("a", "2").qos(2));
+        pair.run();
+        assert_eq!(pair.messages(), [("a", b"2")]);
+        for receipt in std::mem::take(&mut pair.receipts) {
+            pair.client.acknowledge(receipt);
+        }
+        pair.run();
+        assert_eq!(pair.broker.unfinished(CLIENT), 0);
+        assert_eq!(pair.store.incoming(), []);
+    }
+}
+
+#[test]
+fn a_repeated_message_is_known_although_a_connack_was_lost() {
+    // [MQTT-3.3.1-1] [MQTT-4.3.3-2] The same, and the server has lost nothing.
+    for lost in [PUBREC, PUBREL] {
+        for options in [RESUMING, DURABLE] {
+            let mut pair = Pair::connected(options);
+            pair.subscribe("a", QoS::ExactlyOnce).unwrap();
+            pair.run();
+            pair.drop_next(PUBREL);
+            pair.broker.publish(Message::new("a", "1").qos(2));
+            pair.step(); // shown; PUBREC has not left
+            if lost == PUBREL {
+                pair.run();
+            }
+            pair.cut();
+            pair.wire.down.cut_after = Some(0); // CONNACK is lost
+            let connects = pair.sent_of(CONNECT).len();
+            pair.run();
+            assert_eq!(pair.sent_of(CONNECT).len(), connects + 2);
+            assert_eq!(pair.messages(), [("a", b"1")]);
+            assert_eq!(pair.broker.unfinished(CLIENT), 0);
+        }
+    }
+}
+
+#[test]
+fn identifiers_in_doubt_do_not_fill_the_memory_for_ever() {
+    // [MQTT-3.1.2-6] Those of the lost session never come again; those of the new one need the room.
+    for options in [RESUMING, DURABLE] {
+        let sizes = dunlin_testkit::Sizes { received: 4, ..Default::default() };
+        let mut pair = Pair::with(options, sizes).up();
+        pair.subscribe("a", QoS::ExactlyOnce).unwrap();
+        pair.run();
+        pair.broker.always(PUBREL, Then::Drop);
+        pair.broker.first_id = 700;
+        for text in ["1", "2", "3"] {
+            pair.broker.publish(Message::new("a", text).qos(2));
+        }
+        pair.run();
+        pair.broker.behave();
+        pair.broker.first_id = 1;
+        lose_session_and_connack(&mut pair);
+        pair.broker.publish(Message::new("a", "4").qos(2));
+        pair.run();
+        assert_eq!(pair.messages(), [("a", b"4")]);
+        assert_eq!(pair.broker.unfinished(CLIENT), 0);
+    }
+}
+
+#[test]
+fn a_receipt_is_good_although_a_connack_was_lost() {
+    let mut pair = Pair::connected(RESUMING.manual_acks());
+    pair.subscribe("a", QoS::ExactlyOnce).unwrap();
+    pair.run();
+    pair.broker.publish(Message::new("a", "1").qos(2));
+    pair.run();
+    pair.cut();
+    pair.wire.down.cut_after = Some(0); // CONNACK is lost
+    pair.run();
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"1")]);
+    assert_eq!(pair.broker.unfinished(CLIENT), 0);
 }

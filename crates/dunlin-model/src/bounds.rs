@@ -55,6 +55,11 @@ pub fn short() -> Vec<Named> {
             limit: None,
         },
         Named {
+            name: "in, with identifiers of sessions whose loss nobody heard of",
+            bounds: Bounds { inbound: vec![2, 2], cuts: 2, forgets: 1, ..NONE },
+            limit: None,
+        },
+        Named {
             name: "both ways",
             bounds: Bounds { out: vec![2], inbound: vec![2], cuts: 1, power_cuts: 1, forgets: 1, ..NONE },
             limit: None,
@@ -106,6 +111,8 @@ pub fn seeded(_: Fault) -> Vec<Bounds> {
         Bounds { inbound: vec![2, 1], cuts: 1, power_cuts: 1, ..NONE },
         Bounds { out: vec![2, 2], power_cuts: 2, on_release: true, ..NONE },
         Bounds { inbound: vec![2, 2], cuts: 1, power_cuts: 1, ..NONE },
+        // The broker loses the session, and the CONNACK that says so is lost.
+        Bounds { inbound: vec![2, 2], cuts: 2, forgets: 1, ..NONE },
     ]
 }
 

@@ -27,6 +27,8 @@ pub struct Broker {
 struct Outgoing {
     id: u16,
     message: u8,
+    /// PUBLISH has left, so that another one has DUP.
+    sent: bool,
     /// PUBREC came.
     released: bool,
 }
@@ -68,6 +70,11 @@ impl Broker {
         self.outgoing.iter().find(|outgoing| outgoing.id == id).map(|outgoing| outgoing.message)
     }
 
+    /// Messages for the client whose PUBLISH has left: another one has DUP.
+    pub fn sent(&self) -> impl Iterator<Item = u8> + '_ {
+        self.outgoing.iter().filter(|outgoing| outgoing.sent).map(|outgoing| outgoing.message)
+    }
+
     pub fn is_subscribed(&self) -> bool {
         self.subscribed
     }
@@ -85,8 +92,8 @@ impl Broker {
     /// Someone else publishes. Sent at once if the client is there.
     pub fn publish(&mut self, message: u8) -> Option<Packet> {
         let id = (1..).find(|id| self.outgoing.iter().all(|other| other.id != *id))?;
-        self.outgoing.push(Outgoing { id, message, released: false });
-        // To an absent client it goes out at the next connection; DUP does no harm there.
+        // To an absent client it goes out at the next connection.
+        self.outgoing.push(Outgoing { id, message, sent: self.connected, released: false });
         self.connected.then_some(Packet::Publish { dup: false, qos: message & 3, id, message })
     }
 
@@ -109,8 +116,11 @@ impl Broker {
                 // [MQTT-4.4.0-1]
                 out.extend(self.outgoing.iter().map(|outgoing| match *outgoing {
                     Outgoing { id, released: true, .. } => Packet::Pubrel(id),
-                    Outgoing { id, message, .. } => Packet::Publish { dup: true, qos: message & 3, id, message },
+                    Outgoing { id, message, sent, .. } => {
+                        Packet::Publish { dup: sent, qos: message & 3, id, message } // [MQTT-3.3.1-1]
+                    }
                 }));
+                self.outgoing.iter_mut().for_each(|outgoing| outgoing.sent = true);
                 Ok(Meaning::Nothing)
             }
             Packet::Publish { dup, qos, id, message } => self.on_publish(dup, qos, id, message, on_release, out),

@@ -35,6 +35,8 @@ pub enum Fault {
     DupCleared,
     /// DUP is set on the wire where nothing is repeated.
     DupInvented,
+    /// DUP is set on the wire on what the broker sends for the first time.
+    DupFromBrokerInvented,
     /// The wire swallows PUBREL while the stream lives.
     PubrelSwallowed,
     /// The wire swallows PUBCOMP from the client while the stream lives.
@@ -65,6 +67,7 @@ impl Fault {
         Self::RefusedNotWithdrawn,
         Self::DupCleared,
         Self::DupInvented,
+        Self::DupFromBrokerInvented,
         Self::PubrelSwallowed,
         Self::PubcompSwallowed,
         Self::AcksSwapped,

@@ -102,6 +102,9 @@ pub struct Referee {
     may_repeat: Set,
     /// PUBREC left.
     recorded: Set,
+    /// In a session that the client may not know to be new, the first PUBLISH was lost if it has not been shown, and
+    /// the next one has DUP: the client cannot tell it from one of the old session.
+    unheard: Set,
 }
 
 impl Referee {
@@ -193,6 +196,13 @@ impl Referee {
         Ok(())
     }
 
+    /// The stream was cut after this message was sent.
+    pub fn unheard(&mut self, message: u8) {
+        if self.is_misled || self.has_half_heard {
+            self.unheard.add(message);
+        }
+    }
+
     /// PUBREC left for this incoming message.
     pub fn recorded(&mut self, message: u8) {
         self.recorded.add(message);
@@ -208,7 +218,7 @@ impl Referee {
 
     /// The broker was told that this message is handled for good.
     pub fn ended(&self, message: u8) -> Result<(), Verdict> {
-        if self.shown.has(message) || self.is_misled { Ok(()) } else { Err(Verdict::Swallowed) }
+        if self.shown.has(message) || self.unheard.has(message) { Ok(()) } else { Err(Verdict::Swallowed) }
     }
 
     /// The exchange was open in a session that the broker lost, and the client may never have known.

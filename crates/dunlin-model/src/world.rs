@@ -307,7 +307,10 @@ impl World {
             Action::Transmit => return self.transmit(model),
             Action::BrokerTakes => self.broker_takes(model)?,
             Action::ClientTakes => {
-                let packet = self.down.remove(0);
+                let mut packet = self.down.remove(0);
+                if let (Packet::Publish { dup, .. }, true) = (&mut packet, model.has(Fault::DupFromBrokerInvented)) {
+                    *dup = true;
+                }
                 self.client.push(packet);
                 self.poll(model)?;
             }
@@ -423,6 +426,7 @@ impl World {
         if self.down.contains(&Packet::Connack { resumed: false }) {
             self.referee.misled();
         }
+        self.broker.sent().for_each(|message| self.referee.unheard(message));
         self.up.clear();
         self.down.clear();
         self.broker.hung_up();

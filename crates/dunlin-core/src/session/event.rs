@@ -170,7 +170,7 @@ impl Chunk<'_> {
 pub struct Receipt {
     pub(crate) id: PacketId,
     pub(crate) is_qos2: bool,
-    pub(crate) epoch: u16,
+    pub(crate) epoch: u8,
 }
 
 #[cfg(feature = "manual")]

@@ -5,6 +5,11 @@
 //! PUBACK and PUBREC leave in that order [MQTT-4.6.0-2] [MQTT-4.6.0-3]: one that must wait, for the application or for
 //! a mark, holds up those behind it.
 //!
+//! A server may lose the session, make a new one for a CONNECT whose answer is lost, and then rightly say that a session
+//! is present. So after a CONNECT without an answer, and after a restart, identifiers from before are in doubt: they
+//! stand for repeated messages, which come with DUP; a PUBLISH without DUP under one of them shows that the session
+//! they belong to is lost [MQTT-3.3.1-1].
+//!
 //! The table is the limit to what a server can make us remember. When it is full, `poll` takes nothing more until
 //! something has left; if nothing that could leave would help, the fault is `TooMany`.
 
@@ -16,6 +21,7 @@ use super::event::Receipt;
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
 use super::queue::Queue;
+use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
 
 /// Room to remember one incoming message, or one acknowledgement that is owed.
@@ -23,6 +29,8 @@ use crate::packet::{PacketId, header};
 pub struct Received {
     id: u16,
     stage: Stage,
+    /// At QoS 2 the session on the server, at QoS 1 the connection in which the message came: see [`State`].
+    epoch: u8,
 }
 
 /// What has become of an incoming message. Those of QoS 2 come last, from `Shown2` on.
@@ -70,7 +78,7 @@ const CAN_WAIT: bool = cfg!(feature = "manual") || cfg!(feature = "durable");
 
 impl Received {
     /// An unused entry.
-    pub const FREE: Self = Self { id: 0, stage: Stage::Pubrel };
+    pub const FREE: Self = Self { id: 0, stage: Stage::Pubrel, epoch: 0 };
 }
 
 impl Default for Received {
@@ -94,11 +102,12 @@ pub(crate) struct State {
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
     is_unsettled: bool,
     stall: Stall,
-    /// Counts connections, and sessions on the server, so that an old receipt is known for what it is.
+    /// Counts the sessions on the server, those that may not have been new ones as well. Entries of an earlier one are
+    /// in doubt.
+    sessions: u8,
+    /// Counts connections, so that an old receipt at QoS 1 is known for what it is.
     #[cfg(feature = "manual")]
-    connections: u16,
-    #[cfg(feature = "manual")]
-    sessions: u16,
+    connections: u8,
 }
 
 /// Whether `poll` left a packet in the inbox because something must leave first.
@@ -131,11 +140,21 @@ impl<'s> Inbound<'s> {
 
     /// A PUBLISH at QoS 1 or 2. With `Show`, an entry has been made for it, from which its acknowledgement follows
     /// whatever the application does with the message [MQTT-3.3.4-1] [MQTT-4.5.0-2].
-    pub fn on_publish(&mut self, is_qos2: bool, id: PacketId) -> Verdict {
+    pub fn on_publish(&mut self, flags: Flags, id: PacketId, wants_mark: bool) -> Verdict {
+        let is_qos2 = flags.is_qos2();
         if let (true, Some(index)) = (is_qos2, self.find(id)) {
-            return self.on_repeat(index);
+            if flags.is_dup() || !self.is_in_doubt(index) {
+                return self.on_repeat(index);
+            }
+            self.forget_doubtful(wants_mark); // [MQTT-3.3.1-1]
+            if self.find(id).is_some() {
+                return self.stall(); // until its mark is stored
+            }
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
+        if self.table.space() < 2 {
+            self.forget_doubtful(wants_mark); // the server cannot have so many under way
+        }
         if self.table.space() < 2 {
             return self.stall_or_too_many();
         }
@@ -198,8 +217,7 @@ impl<'s> Inbound<'s> {
                 Stage::Shown2 | Stage::Unasked => receipt.is_qos2,
                 _ => false,
             };
-            let is_id = entry.id == receipt.id.get();
-            if is_id && is_waiting && self.epoch(receipt.is_qos2) == receipt.epoch {
+            if is_waiting && (entry.id, entry.epoch) == (receipt.id.get(), receipt.epoch) {
                 self.handled(index, wants_mark);
                 return true;
             }
@@ -256,19 +274,15 @@ impl<'s> Inbound<'s> {
         self.at.connections = self.at.connections.wrapping_add(1);
     }
 
-    /// What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks again: before it
-    /// does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6]. When the server has forgotten
-    /// the session, identifiers mean nothing any more [MQTT-3.1.2-6].
-    pub fn rewind(&mut self, server: Server, wants_mark: bool) {
-        let is_forgotten = server == Server::HasForgotten;
+    /// The stream is gone. What is known of QoS 2 messages stays; what was owed is owed no more, since the server asks
+    /// again: before it does, an acknowledgement would answer nothing on that connection [MQTT-2.3.1-6].
+    pub fn rewind(&mut self, wants_mark: bool) {
         let mut index = 0_usize;
         while let Some(entry) = self.table.get_mut(index) {
             entry.stage = match entry.stage {
-                Stage::Shown2 | Stage::Unasked if !is_forgotten => Stage::Unasked,
-                Stage::Unmarked | Stage::Handled if !is_forgotten => Stage::Handled,
-                Stage::Pubrec | Stage::Known if !is_forgotten => Stage::Known,
-                // A mark may be on its way to the store at this moment: only another one takes it back.
-                Stage::Unmarked | Stage::Handled | Stage::Pubrec | Stage::Known if wants_mark => Stage::Stale,
+                Stage::Shown2 | Stage::Unasked => Stage::Unasked,
+                Stage::Unmarked | Stage::Handled => Stage::Handled,
+                Stage::Pubrec | Stage::Known => Stage::Known,
                 Stage::Forgetting | Stage::Stale if wants_mark => Stage::Stale,
                 _ => {
                     self.table.remove(index);
@@ -280,10 +294,37 @@ impl<'s> Inbound<'s> {
         self.at.has_mark = wants_mark;
         self.at.next_ack = 0;
         self.at.stall = Stall::No;
-        #[cfg(feature = "manual")]
-        if is_forgotten {
-            self.at.sessions = self.at.sessions.wrapping_add(1);
+    }
+
+    /// The session on the server may be another one than before. If it is, identifiers mean nothing any more
+    /// [MQTT-3.1.2-6]; otherwise they are in doubt.
+    pub fn renew(&mut self, server: Server, wants_mark: bool) {
+        self.at.sessions = self.at.sessions.wrapping_add(1);
+        if server == Server::HasForgotten {
+            self.forget_doubtful(wants_mark);
         }
+    }
+
+    /// The session is lost in which the identifiers that are in doubt had a meaning.
+    fn forget_doubtful(&mut self, wants_mark: bool) {
+        let mut index = 0_usize;
+        while index < self.table.len() {
+            match self.stage(index) {
+                // A mark may be on its way to the store at this moment: only another one takes it back.
+                Stage::Handled | Stage::Known if wants_mark && self.is_in_doubt(index) => self.set(index, Stage::Stale),
+                Stage::Unasked | Stage::Handled | Stage::Known if self.is_in_doubt(index) => {
+                    self.remove(index);
+                    continue;
+                }
+                _ => {}
+            }
+            index = index.wrapping_add(1);
+        }
+    }
+
+    /// Whether the entry of a QoS 2 message is from a session that the server may have lost.
+    fn is_in_doubt(&self, index: usize) -> bool {
+        self.table.get(index).is_some_and(|entry| entry.epoch != self.at.sessions)
     }
 
     // What leaves
@@ -311,7 +352,7 @@ impl<'s> Inbound<'s> {
             if first == header::PUBREC {
                 entry.stage = Stage::Known;
             } else {
-                self.table.remove(index);
+                self.remove(index);
             }
             self.unstall();
             return Some((first, id?)); // [MQTT-2.3.1-6]
@@ -372,12 +413,7 @@ impl<'s> Inbound<'s> {
                 (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
                 (MarkStage::Received, Stage::Handled) => self.set(index, Stage::Known),
                 (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
-                (MarkStage::Forgotten, Stage::Stale) => {
-                    self.table.remove(index);
-                    if self.at.next_ack > index {
-                        self.at.next_ack = self.at.next_ack.wrapping_sub(1);
-                    }
-                }
+                (MarkStage::Forgotten, Stage::Stale) => self.remove(index),
                 _ => continue,
             }
             return self.unstall();
@@ -392,7 +428,8 @@ impl<'s> Inbound<'s> {
         if self.table.space() < 2 {
             return Err(RestoreError::Full);
         }
-        self.push(id, Stage::Known);
+        // It is in doubt: a CONNACK may have said before the restart that the session is lost.
+        self.table.push(Received { id: id.get(), stage: Stage::Known, epoch: self.at.sessions.wrapping_sub(1) });
         Ok(())
     }
 
@@ -400,8 +437,13 @@ impl<'s> Inbound<'s> {
 
     /// QoS 2 is remembered across connections, QoS 1 is not.
     #[cfg(feature = "manual")]
-    fn epoch(&self, is_qos2: bool) -> u16 {
+    fn epoch(&self, is_qos2: bool) -> u8 {
         if is_qos2 { self.at.sessions } else { self.at.connections }
+    }
+
+    #[cfg(not(feature = "manual"))]
+    fn epoch(&self, _: bool) -> u8 {
+        self.at.sessions
     }
 
     /// The entry of a QoS 2 message with this identifier.
@@ -435,7 +477,15 @@ impl<'s> Inbound<'s> {
     }
 
     fn push(&mut self, id: PacketId, stage: Stage) {
-        self.table.push(Received { id: id.get(), stage });
+        let epoch = self.epoch(stage >= Stage::Shown2);
+        self.table.push(Received { id: id.get(), stage, epoch });
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.table.remove(index);
+        if self.at.next_ack > index {
+            self.at.next_ack = self.at.next_ack.wrapping_sub(1);
+        }
     }
 
     /// The packet stays in the inbox until something has left or been stored.
@@ -495,10 +545,9 @@ impl State {
             has_mark: false,
             is_unsettled: false,
             stall: Stall::No,
+            sessions: 0,
             #[cfg(feature = "manual")]
             connections: 0,
-            #[cfg(feature = "manual")]
-            sessions: 0,
         }
     }
 }

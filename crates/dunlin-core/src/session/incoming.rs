@@ -64,7 +64,7 @@ impl Session<'_> {
     /// Takes note of a message before it is shown. Whether it is to be shown.
     pub(super) fn admit_received(&mut self, flags: Flags, id: Option<PacketId>) -> Result<bool, Stop> {
         let Some(id) = id else { return Ok(true) };
-        match self.inbound.on_publish(flags.is_qos2(), id) {
+        match self.inbound.on_publish(flags, id, self.options.is_durable()) {
             Verdict::Show => Ok(true),
             Verdict::Taken => Ok(false),
             Verdict::Stall => Err(Stop::Wait),
@@ -151,12 +151,13 @@ impl Session<'_> {
         if resumed && self.options.clean_session() {
             return Err(Stop::from(Violation::SessionPresent)); // [MQTT-3.2.2-1]
         }
+        let server = if resumed { Server::MayRemember } else { Server::HasForgotten };
         if !resumed {
-            self.rewind(Server::HasForgotten); // [MQTT-3.2.2-3]
+            self.outbound.rewind(server); // [MQTT-3.2.2-3]
         }
         // The session may be one that the server made for a CONNECT whose answer was lost: without subscriptions.
-        if self.connects > 1 {
-            self.rewind_requests(Server::HasForgotten);
+        if !resumed || self.connects > 1 {
+            self.renew(server);
         }
         self.connects = 0;
         #[cfg(feature = "table")]

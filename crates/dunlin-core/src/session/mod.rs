@@ -139,7 +139,11 @@ impl<'s> Session<'s> {
         self.sending = Sending::new();
         #[cfg(feature = "large")]
         self.lose_large();
-        self.rewind(Server::MayRemember);
+        self.outbound.rewind(Server::MayRemember);
+        if cfg!(feature = "subscribe") || cfg!(feature = "qos2") {
+            self.inbound.rewind(self.options.is_durable());
+        }
+        self.rewind_requests(Server::MayRemember);
     }
 
     /// Says goodbye: acknowledgements that are owed leave, then DISCONNECT, so that the server drops the will
@@ -485,13 +489,12 @@ impl<'s> Session<'s> {
         self.large.rewind();
     }
 
-    /// The stream is gone, or the server has forgotten the session.
-    fn rewind(&mut self, server: Server) {
-        self.outbound.rewind(server);
+    /// The session on the server may be a new one, or is known to be.
+    fn renew(&mut self, server: Server) {
         if cfg!(feature = "subscribe") || cfg!(feature = "qos2") {
-            self.inbound.rewind(server, self.options.is_durable());
+            self.inbound.renew(server, self.options.is_durable());
         }
-        self.rewind_requests(server);
+        self.rewind_requests(Server::HasForgotten);
     }
 
     fn rewind_requests(&mut self, server: Server) {
