@@ -55,26 +55,29 @@ use crate::topic::{self, Filter};
 /// dialect [MQTT-7.0.0-2], over any ordered, lossless stream [MQTT-7.1.2-1]. Whoever owns it brings a byte stream and asks three questions, as often as it
 /// likes and in any order: [`poll`](Self::poll) what happened, [`transmit`](Self::transmit) what to send,
 /// [`deadline`](Self::deadline) when to ask again. See the crate's page for a whole program.
+///
+/// What every call looks at comes first, in reach of short instructions; options last, which are copied in one piece.
+#[repr(C)]
 pub struct Session<'s> {
-    options: Options<'s>,
-    outbound: Outbound<'s>,
+    keep_alive: KeepAlive,
+    link: Link,
+    /// CONNECTs that left since the last CONNACK.
+    connects: u8,
+    ids: Ids,
+    sending: Sending,
     inbound: Inbound<'s>,
+    outbound: Outbound<'s>,
     filters: Filters<'s>,
     #[cfg(feature = "table")]
     table: Table,
-    ids: Ids,
-    link: Link,
     /// Why the link is closed, if not by goodbye.
     fault: Option<Fault>,
-    sending: Sending,
     #[cfg(feature = "large")]
     large: Large,
-    keep_alive: KeepAlive,
-    /// CONNECTs that left since the last CONNACK.
-    connects: u8,
     ignored: u32,
     #[cfg(feature = "large")]
     skipped: u32,
+    options: Options<'s>,
 }
 
 /// What has become of the connection.
@@ -97,7 +100,7 @@ impl<'s> Session<'s> {
     #[must_use]
     pub fn new(options: Options<'s>, memory: Memory<'s>) -> Self {
         Self {
-            options,
+            options: options.clone_fields(),
             outbound: Outbound::new(memory.slots, memory.tx),
             inbound: Inbound::new(memory.received),
             filters: Filters::new(memory.filters),
