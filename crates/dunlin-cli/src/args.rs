@@ -279,6 +279,9 @@ pub struct DemoArgs {
     /// Use this server instead of the one built in: mqtt://user:password@host:port
     #[arg(long, value_name = "URL")]
     pub broker: Option<String>,
+    /// Over mutual TLS, with certificates made for this run; shows who is let in, and who is not
+    #[arg(long, conflicts_with = "broker")]
+    pub tls: bool,
     /// Do not pause between scenes
     #[arg(long)]
     pub fast: bool,

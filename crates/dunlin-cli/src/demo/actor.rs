@@ -7,14 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dunlin::Publish;
-use dunlin::blocking::{Builder, Client, Event};
+use dunlin::blocking::{Builder, Client, Error, Event, Reason};
 use dunlin::reconnect::Backoff;
+use dunlin::tls::{Tls, TlsError};
 use dunlin::url::{Address, Scheme};
 
 use super::ledger::Ledger;
 use super::link::Link;
 use super::packet::Kind;
 use super::screen::Screen;
+use super::tls::{Authority, Door};
 use super::{LIMIT, broker, stuck};
 use crate::exit::Failure;
 
@@ -25,8 +27,27 @@ pub struct Stage {
     user: Option<(String, Vec<u8>)>,
     /// Keeps topics and client identifiers apart from others on the user's broker.
     tag: String,
+    security: Option<Security>,
     screen: Arc<Screen>,
     ledger: Arc<Ledger>,
+}
+
+/// What mutual TLS takes.
+pub struct Security {
+    authority: Arc<Authority>,
+    door: Arc<Door>,
+}
+
+impl Security {
+    /// A new authority, and a door of it.
+    ///
+    /// # Errors
+    /// No randomness.
+    pub fn new() -> Result<Self, Failure> {
+        let authority = Arc::new(Authority::new("the demo's authority")?);
+        let door = Arc::new(Door::new(authority.clone())?);
+        Ok(Self { authority, door })
+    }
 }
 
 /// A client, and its link to the broker.
@@ -39,10 +60,10 @@ pub struct Actor {
 
 impl Stage {
     /// Around our own broker.
-    pub fn ours(broker: SocketAddr, screen: Arc<Screen>, ledger: Arc<Ledger>) -> Self {
+    pub fn ours(broker: SocketAddr, security: Option<Security>, screen: Arc<Screen>, ledger: Arc<Ledger>) -> Self {
         let (user, password) = broker::USER;
         let user = Some((user.to_owned(), password.into()));
-        Self { server: broker.to_string(), user, tag: String::new(), screen, ledger }
+        Self { server: broker.to_string(), user, tag: String::new(), security, screen, ledger }
     }
 
     /// Around the user's broker.
@@ -59,7 +80,8 @@ impl Stage {
         let host =
             if address.host().contains(':') { format!("[{}]", address.host()) } else { address.host().to_owned() };
         let server = format!("{host}:{}", address.port());
-        let stage = Self { server, user, tag: format!("{:04x}", fastrand::u16(..)), screen, ledger };
+        let (tag, security) = (format!("{:04x}", fastrand::u16(..)), None);
+        let stage = Self { server, user, tag, security, screen, ledger };
         stage.wipe("pump")?;
         stage.screen.line(format_args!("The broker is {address}; all topics begin with {}.", stage.topic("")));
         if stage.user.is_none() {
@@ -72,6 +94,11 @@ impl Stage {
     /// For a title.
     pub fn credentials(&self) -> &'static str {
         if self.user.is_some() { " with user name and password" } else { "" }
+    }
+
+    /// TLS handshakes that let somebody in: full ones and resumed ones.
+    pub fn handshakes(&self) -> Option<(usize, usize)> {
+        self.security.as_ref().map(|security| security.door.handshakes())
     }
 
     /// The broker is another one now.
@@ -93,9 +120,11 @@ impl Stage {
         name: &'static str,
         options: impl FnOnce(Builder, &dyn Fn(&str) -> String) -> Builder,
     ) -> Result<Actor, Failure> {
-        let link =
-            Link::new(name, &self.server, self.screen.clone()).map_err(|error| Failure::local(error.to_string()))?;
-        let builder = self.builder(name, &link.address().ip().to_string(), link.address().port());
+        let link = self.link(name, self.security.as_ref().map(|security| security.door.clone()))?;
+        let mut builder = self.builder(name, &link.address().to_string());
+        if let Some(Security { authority, .. }) = &self.security {
+            builder = builder.tls(authority.client(name, authority)?);
+        }
         let client = options(builder, &|topic| self.topic(topic)).start()?;
         let (receiver, screen, ledger) = (client.clone(), self.screen.clone(), self.ledger.clone());
         thread::spawn(move || {
@@ -108,6 +137,44 @@ impl Stage {
         let actor = Actor { name, client, link, screen: self.screen.clone() };
         actor.comes_back(false)?;
         Ok(actor)
+    }
+
+    /// Those who must not be let in, or must not go in, are not.
+    ///
+    /// # Errors
+    /// One of them got further than that.
+    pub fn refuse(&self) -> Result<(), Failure> {
+        let Some(Security { authority, door }) = &self.security else { return Ok(()) };
+        let other = Arc::new(Authority::new("another authority")?);
+        let impostor = Arc::new(Door::new(other.clone())?);
+
+        self.screen.say("Somebody answers in the broker's place, with a certificate of their own making.");
+        let pump = authority.client("pump", authority)?;
+        self.refused("pump", impostor, pump, |error| matches!(error, TlsError::UnknownAuthority))?;
+        self.screen.say("A stranger has no certificate.");
+        self.refused("visitor", door.clone(), authority.trusted(), |error| matches!(error, TlsError::NoIdentity))?;
+        self.screen.say("Another one has a certificate that another authority issued.");
+        let stranger = other.client("visitor", authority)?;
+        self.refused("visitor", door.clone(), stranger, |error| matches!(error, TlsError::IdentityRefused(_)))
+    }
+
+    fn refused(
+        &self,
+        name: &'static str,
+        door: Arc<Door>,
+        tls: Tls,
+        is_it: impl FnOnce(&TlsError) -> bool,
+    ) -> Result<(), Failure> {
+        let link = self.link(name, Some(door))?;
+        match self.builder(name, &link.address().to_string()).tls(tls).connect() {
+            Err(Error::Ended(Reason::Tls(error))) if is_it(&error) && link.bytes() == 0 => {
+                self.screen.note(name, format_args!("has no connection: {error}"));
+                self.screen.note("broker", "has seen no CONNECT");
+                Ok(())
+            }
+            Err(error) => Err(Failure::local(format!("the wrong refusal: {error}"))),
+            Ok(_) => Err(Failure::local("a connection that should have been refused")),
+        }
     }
 
     /// The broker forgets the session of this client.
@@ -130,14 +197,18 @@ impl Stage {
 
     /// A client with this name and a clean session, not on a link of the story.
     fn directly(&self, name: &str) -> Result<Client, Failure> {
-        let (host, port) = self.server.rsplit_once(':').unwrap_or((&self.server, "1883"));
-        let host = host.trim_matches(['[', ']']);
-        Ok(self.builder(name, host, port.parse().unwrap_or(1883)).connect()?)
+        Ok(self.builder(name, &self.server).connect()?)
     }
 
-    fn builder(&self, name: &str, host: &str, port: u16) -> Builder {
+    fn link(&self, name: &'static str, door: Option<Arc<Door>>) -> Result<Link, Failure> {
+        Link::new(name, &self.server, self.screen.clone(), door).map_err(|error| Failure::local(error.to_string()))
+    }
+
+    /// A client of a server whose host and port are these.
+    fn builder(&self, name: &str, server: &str) -> Builder {
         let id = if self.tag.is_empty() { name.to_owned() } else { format!("dunlin{}{name}", self.tag) };
-        let builder = Builder::for_address(Address::tcp(host, port), &id)
+        let scheme = if self.security.is_some() { Scheme::Mqtts } else { Scheme::Mqtt };
+        let builder = Client::builder(&format!("{}://{server}", scheme.name()), &id)
             .keep_alive(Duration::from_secs(30))
             .timeout(LIMIT)
             .reconnect(Backoff::new(Duration::from_millis(50), Duration::from_millis(200)));

@@ -4,13 +4,15 @@
 //! the library cut at every byte.
 
 use std::io::{self, BufReader, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::LIMIT;
 use super::packet::{Kind, Packet};
 use super::screen::{Fate, Screen, Way};
+use super::tls::{Door, Wire};
 
 /// A link. Dropping it leaves its threads to end with the process.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ struct Shared {
     name: &'static str,
     address: SocketAddr,
     screen: Arc<Screen>,
+    /// Where TLS ends, if there is any.
+    door: Option<Arc<Door>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,7 +34,7 @@ struct State {
     /// Whether connections are accepted: follows `is_up`.
     is_listening: bool,
     /// Both ends of the connection that is up.
-    streams: Option<(TcpStream, TcpStream)>,
+    wires: Option<(Arc<Wire>, Arc<Wire>)>,
     cut: Option<Cut>,
     sabotage: Option<Sabotage>,
     bytes: u64,
@@ -58,25 +62,18 @@ pub enum Sabotage {
 const FORGED: u16 = 0xFFF0;
 
 impl Link {
-    /// A link to `server` (host and port), up.
+    /// A link to `server` (host and port), up; clients come in through the door.
     ///
     /// # Errors
     /// No port on loopback.
-    pub fn new(name: &'static str, server: &str, screen: Arc<Screen>) -> io::Result<Self> {
+    pub fn new(name: &'static str, server: &str, screen: Arc<Screen>, door: Option<Arc<Door>>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (server, counts) = (server.to_owned(), [0; 16]);
-        let state = State {
-            server,
-            is_up: true,
-            is_listening: true,
-            streams: None,
-            cut: None,
-            sabotage: None,
-            bytes: 0,
-            counts,
-        };
+        let state =
+            State { server, is_up: true, is_listening: true, wires: None, cut: None, sabotage: None, bytes: 0, counts };
         let address = listener.local_addr()?;
-        let link = Self(Arc::new(Shared { name, address, screen, state: Mutex::new(state), changed: Condvar::new() }));
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let link = Self(Arc::new(Shared { name, address, screen, door, state, changed }));
         listener.set_nonblocking(true)?;
         let listening = link.clone();
         thread::spawn(move || listening.listen(listener));
@@ -173,29 +170,43 @@ impl Link {
 
     fn serve(&self, client: TcpStream) -> io::Result<()> {
         client.set_nonblocking(false)?;
-        let server = TcpStream::connect(self.state().server.clone())?;
         client.set_nodelay(true)?;
+        let client = Arc::new(match &self.0.door {
+            None => Wire::Plain(client),
+            Some(door) => {
+                // Whoever does not get in is not heard of at the broker.
+                client.set_read_timeout(Some(LIMIT))?;
+                let (wire, text) = door.let_in(client.try_clone()?).inspect_err(|error| {
+                    self.0.screen.note("door", format_args!("does not let {} in: {error}", self.0.name));
+                })?;
+                client.set_read_timeout(None)?;
+                self.0.screen.note("door", text);
+                wire
+            }
+        });
+        let server = TcpStream::connect(self.state().server.clone())?;
         server.set_nodelay(true)?;
-        self.state().streams = Some((client.try_clone()?, server.try_clone()?));
-        for (way, from, to) in [(Way::Up, client.try_clone()?, server.try_clone()?), (Way::Down, server, client)] {
+        let server = Arc::new(Wire::Plain(server));
+        self.state().wires = Some((client.clone(), server.clone()));
+        for (way, from, to) in [(Way::Up, client.clone(), server.clone()), (Way::Down, server, client)] {
             let link = self.clone();
             thread::spawn(move || {
                 let _ = link.forward(way, &from, &to);
-                let _ = from.shutdown(Shutdown::Both);
-                let _ = to.shutdown(Shutdown::Both);
+                from.shut();
+                to.shut();
             });
         }
         Ok(())
     }
 
-    fn forward(&self, way: Way, from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    fn forward(&self, way: Way, mut from: &Wire, mut to: &Wire) -> io::Result<()> {
         let mut reader = BufReader::new(from);
         loop {
             let packet = Packet::read(&mut reader)?;
             let mut state = self.state();
             if packet.id() == Some(FORGED) {
                 if packet.kind == Kind::Pubrec {
-                    (&mut &*from).write_all(&Packet::ack(Kind::Pubrel, FORGED).bytes)?;
+                    from.write_all(&Packet::ack(Kind::Pubrel, FORGED).bytes)?;
                 }
                 continue;
             }
@@ -209,7 +220,7 @@ impl Link {
             match (state.sabotage, way, packet.kind, packet.qos(), packet.id()) {
                 (Some(Sabotage::Lose), Way::Up, Kind::Publish, 1, Some(id)) => {
                     state.sabotage = None;
-                    (&mut &*from).write_all(&Packet::ack(Kind::Puback, id).bytes)?;
+                    from.write_all(&Packet::ack(Kind::Puback, id).bytes)?;
                     continue;
                 }
                 (Some(Sabotage::Double), Way::Up, Kind::Publish, 2, _) => {
@@ -231,9 +242,9 @@ impl Link {
 
 impl State {
     fn close(&mut self) {
-        if let Some((client, server)) = self.streams.take() {
-            let _ = client.shutdown(Shutdown::Both);
-            let _ = server.shutdown(Shutdown::Both);
+        if let Some((client, server)) = self.wires.take() {
+            client.shut();
+            server.shut();
         }
     }
 }

@@ -9,6 +9,7 @@ mod ledger;
 mod link;
 mod packet;
 mod screen;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +19,7 @@ use dunlin::{Publish, QoS};
 
 use crate::args::DemoArgs;
 use crate::exit::Failure;
-use actor::{Actor, Stage};
+use actor::{Actor, Security, Stage};
 use broker::Broker;
 use ledger::{Ledger, Row};
 pub use link::Sabotage;
@@ -81,11 +82,22 @@ impl Story {
             None => {
                 let broker = Broker::start().map_err(|error| Failure::local(format!("the broker: {error}")))?;
                 screen.line(format_args!("A broker (the crate mqtt5, in memory) listens on {}.", broker.address()));
-                let stage = Stage::ours(broker.address(), screen.clone(), ledger.clone());
+                let security = args.tls.then(Security::new).transpose()?;
+                if security.is_some() {
+                    screen.line(
+                        "In front of it, in this process, stands a door (rustls): it ends TLS, so that the packets can",
+                    );
+                    screen.line("be shown, and wants certificates. An authority for both sides was made for this run.");
+                }
+                let stage = Stage::ours(broker.address(), security, screen.clone(), ledger.clone());
                 (Some(broker), stage)
             }
             Some(url) => (None, Stage::theirs(url, screen.clone(), ledger.clone())?),
         };
+        if args.tls {
+            screen.scene("Who is let in, and who is not");
+            stage.refuse()?;
+        }
         screen.scene(&format!("Three clients{}; one has a will, one subscribes with a wildcard", stage.credentials()));
         let office = stage.enter("office", |builder, topic| {
             builder.persistent().subscribe(&topic("plant/+/flow"), QoS::ExactlyOnce)
@@ -296,7 +308,11 @@ impl Story {
             let qos = qos.bits();
             line(format_args!("  QoS {qos}{sent:>6}{received:>10}{duplicates:>12}{lost:>6}   {promise}"));
         }
-        line(format_args!("  {reconnects} reconnects, {bytes} bytes on the links, {:.1} s\n", time.as_secs_f32()));
+        line(format_args!("  {reconnects} reconnects, {bytes} bytes on the links, {:.1} s", time.as_secs_f32()));
+        if let Some((full, resumed)) = self.stage.handshakes() {
+            line(format_args!("  {full} TLS handshakes with both certificates verified, {resumed} resumed ones"));
+        }
+        line(format_args!(""));
         let broken = self.ledger.broken();
         for text in &broken {
             self.screen.verdict(false, format_args!("  broken: {text}"));

@@ -54,3 +54,29 @@ fn the_demo_runs_on_the_users_broker_and_leaves_nothing_there() {
     fails(dunlin(&format!("demo --broker mqtt://joe:secret@127.0.0.1:{port}")), 5, "not authorized");
     fails(dunlin("demo --broker mqtts://localhost"), 2, "mqtt://");
 }
+
+#[test]
+fn over_mutual_tls_the_story_says_who_was_verified_and_lets_nobody_else_in() {
+    let story = succeeds(dunlin("demo --tls"));
+    assert!(story.ends_with("Every promise was kept.\n"), "{story}");
+    for part in [
+        "pump • has no connection: the server's certificate comes from an unknown authority",
+        "visitor • has no connection: the server asks for a client certificate",
+        "visitor • has no connection: the server refused the client certificate: UnknownCA",
+        "door • TLS 1.3, TLS13_AES_256_GCM_SHA384; broker.demo and pump have verified each other's certificate",
+        "broker.demo and valve have verified each other's certificate",
+        "resumed: broker.demo and pump have verified each other before",
+        "QoS 2 plant/pump/flow \"7\", DUP",
+        "  QoS 2    12        12           0     0   exactly once",
+    ] {
+        assert!(story.contains(part), "{part} is missing in {story}");
+    }
+    // Of the three who were refused, none has got as far as MQTT.
+    let (refusals, rest) = story.split_once("\n2. ").expect("a second scene");
+    assert_eq!(refusals.matches("broker • has seen no CONNECT").count(), 3, "{refusals}");
+    assert!(!refusals.contains("──▶ broker"), "{refusals}");
+    assert!(rest.contains("──▶ broker  CONNECT"), "{rest}");
+    let handshakes = rest.lines().find(|line| line.contains("TLS handshakes")).expect("a count");
+    assert!(handshakes.contains("4 TLS handshakes with both certificates verified"), "{handshakes}");
+    fails(dunlin("demo --tls --broker mqtt://localhost"), 2, "cannot be used with");
+}
