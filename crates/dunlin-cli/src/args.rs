@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dunlin::QoS;
 
 use crate::exit;
@@ -76,6 +76,7 @@ Formats for -F:
   %q QoS     %r retained  %m packet identifier           %% a percent sign
   %j JSON with the payload as text       %J JSON with the payload, which has to be JSON
   %I local time, ISO 8601                %U seconds since 1970, with nanoseconds
+  @Y @m @d @H @M @S @z and so on: local time, as strftime does with %; @N nanoseconds; @@ is @
   \\n \\t \\r \\0 \\a \\e \\v \\\\ as in C";
 
 #[derive(Args)]
@@ -99,6 +100,9 @@ pub struct PubArgs {
     /// Wait so long between two of them
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub repeat_delay: Duration,
+    /// Most messages at QoS 1 and 2 that are sent and not yet acknowledged
+    #[arg(short = 'M', long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_inflight: u16,
     /// Give up when not everything is delivered after so long
     #[arg(short = 'W', value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
@@ -137,6 +141,9 @@ pub struct SubArgs {
     /// Do not print messages that match this filter; may be given many times
     #[arg(short = 'T', long, value_name = "FILTER")]
     pub filter_out: Vec<String>,
+    /// Unsubscribe from this filter, which a kept session may still have; may be given many times
+    #[arg(short = 'U', long, value_name = "FILTER")]
+    pub unsubscribe: Vec<String>,
     /// Quality of service: the most that the server may use
     #[arg(short = 'q', long, value_name = "QOS", default_value = "0", value_parser = qos)]
     pub qos: QoS,
@@ -150,8 +157,14 @@ pub struct SubArgs {
     #[arg(short = 'N')]
     pub no_line_end: bool,
     /// Do not print what the server had retained
-    #[arg(short = 'R')]
+    #[arg(short = 'R', conflicts_with = "retained_only")]
     pub no_retained: bool,
+    /// Print what the server had retained, and end with the first message that it had not
+    #[arg(long)]
+    pub retained_only: bool,
+    /// Make the server forget the retained messages that are printed
+    #[arg(long)]
+    pub remove_retained: bool,
     /// End after so many messages
     #[arg(short = 'C', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -178,6 +191,12 @@ pub struct ConnectionArgs {
     /// All at once: mqtt:// or mqtts://user:password@host:port/topic, ws:// or wss://host/path, or unix:///path
     #[arg(short = 'L', long, value_name = "URL")]
     pub url: Option<String>,
+    /// Unix domain socket to connect to
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port", "url"])]
+    pub unix: Option<String>,
+    /// Version of MQTT; there is one, mqttv311
+    #[arg(short = 'V', long, value_name = "VERSION", value_parser = version)]
+    pub protocol_version: Option<Version>,
     /// Client identifier [default: one made up for this run]
     #[arg(short = 'i', long, value_name = "ID")]
     pub id: Option<String>,
@@ -199,8 +218,6 @@ pub struct ConnectionArgs {
     /// Longest silence towards the server, in seconds; 0: none is too long
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "60")]
     pub keepalive: u16,
-    #[command(flatten)]
-    pub tls: TlsArgs,
     /// Proxy to connect through: socks5://user:password@host:port or http://host:port
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
@@ -234,14 +251,24 @@ pub struct ConnectionArgs {
     /// Print this help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+    /// Small packets leave at once, with this option or without
+    #[arg(long, hide = true)]
+    nodelay: bool,
+    // Last, since its heading stays for what follows.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
+
+/// The version of MQTT that is spoken.
+#[derive(Clone, Copy, Debug)]
+pub struct Version;
 
 /// Whom to trust, and who this is. Each of them turns TLS on, for servers given with -h; with mqtts:// it is on anyway.
 #[derive(Clone, Default, Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// Use TLS, and trust the certificate authorities of this system
-    #[arg(long)]
+    #[arg(long, alias = "tls-use-os-certs")]
     pub tls: bool,
     /// Trust the certificate authorities in this file instead, PEM or DER
     #[arg(long, value_name = "FILE")]
@@ -258,6 +285,9 @@ pub struct TlsArgs {
     /// Refuse servers whose certificate is in this revocation list
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
     pub crl: Option<PathBuf>,
+    /// Only this version: tlsv1.2 or tlsv1.3
+    #[arg(long, value_name = "VERSION")]
+    pub tls_version: Option<TlsVersion>,
     /// Protocol to offer with ALPN; may be given many times
     #[arg(long, value_name = "NAME")]
     pub tls_alpn: Vec<String>,
@@ -267,6 +297,15 @@ pub struct TlsArgs {
     /// DANGEROUS: trust any server, so that anybody on the way can read and change everything
     #[arg(long, conflicts_with_all = ["cafile", "pin", "crl"])]
     pub insecure: bool,
+}
+
+/// Versions of TLS, named as in mosquitto_sub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsVersion {
+    #[value(name = "tlsv1.2")]
+    Tls12,
+    #[value(name = "tlsv1.3")]
+    Tls13,
 }
 
 /// Runs MQTT clients through a bad day and shows each packet: a link that breaks in the middle of QoS 2 exchanges, a
@@ -292,6 +331,13 @@ pub struct DemoArgs {
 
 fn qos(text: &str) -> Result<QoS, String> {
     text.parse().ok().and_then(QoS::from_bits).ok_or_else(|| "expected 0, 1 or 2".to_owned())
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    match text {
+        "mqttv311" | "311" | "3.1.1" => Ok(Version),
+        _ => Err("only MQTT 3.1.1 is spoken here: mqttv311".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

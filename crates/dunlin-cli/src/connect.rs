@@ -9,10 +9,13 @@ use dunlin::proxy::Proxy;
 use dunlin::reconnect::Backoff;
 use dunlin::tls::{Tls, TlsError};
 use dunlin::url::{Address, Scheme};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::args::{ConnectionArgs, TlsArgs};
+use crate::args::{ConnectionArgs, TlsArgs, TlsVersion};
 use crate::exit::Failure;
+
+/// What a path in a URL has to escape.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
 /// What the command line says about the connection.
 pub struct Connection {
@@ -75,6 +78,13 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
 }
 
 fn address(args: &ConnectionArgs) -> Result<(Address, Option<String>), Failure> {
+    if let Some(path) = &args.unix {
+        let path = utf8_percent_encode(path, PATH);
+        let address = format!("unix://{path}").parse();
+        return address
+            .map(|address| (address, None))
+            .map_err(|_| Failure::usage("--unix: give the whole path, from /"));
+    }
     let Some(url) = &args.url else {
         let host = args.host.as_deref().unwrap_or("localhost");
         let scheme = if args.tls.is_on() { Scheme::Mqtts } else { Scheme::Mqtt };
@@ -118,6 +128,11 @@ fn tls(args: &TlsArgs, scheme: Scheme) -> Result<Option<Tls>, Failure> {
     if let Some(name) = &args.server_name {
         tls = tls.server_name(name);
     }
+    tls = match args.tls_version {
+        Some(TlsVersion::Tls12) => tls.only_tls12(),
+        Some(TlsVersion::Tls13) => tls.only_tls13(),
+        None => tls,
+    };
     let protocols: Vec<_> = args.tls_alpn.iter().map(String::as_str).collect();
     let tls = tls.alpn(&protocols);
     match tls.check() {
@@ -130,10 +145,10 @@ fn tls(args: &TlsArgs, scheme: Scheme) -> Result<Option<Tls>, Failure> {
 impl TlsArgs {
     /// Whether anything asks for TLS.
     fn is_on(&self) -> bool {
-        let Self { tls, cafile, pin, cert, key, crl, tls_alpn, server_name, insecure } = self;
-        let files = [cafile, pin, cert, key, crl];
-        let names_something = files.iter().any(|file| file.is_some()) || server_name.is_some();
-        *tls || *insecure || names_something || !tls_alpn.is_empty()
+        let Self { tls, cafile, pin, cert, key, crl, tls_version, tls_alpn, server_name, insecure } = self;
+        let names_file = [cafile, pin, cert, key, crl].iter().any(|file| file.is_some());
+        let names_server = server_name.is_some() || tls_version.is_some() || !tls_alpn.is_empty();
+        *tls || *insecure || names_file || names_server
     }
 }
 

@@ -2,6 +2,7 @@
 
 use dunlin::blocking::Message;
 use jiff::Zoned;
+use jiff::fmt::strtime;
 use serde_json::value::RawValue;
 
 /// The format of `-F`, taken apart.
@@ -12,6 +13,8 @@ pub struct Format(Vec<Piece>);
 enum Piece {
     Text(String),
     Field(Field),
+    /// A conversion of strftime, with its percent sign.
+    Time(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ enum Field {
     PacketId,
     Time,
     UnixTime,
+    Nanoseconds,
     Json,
     JsonOfJson,
 }
@@ -58,24 +62,37 @@ impl Format {
         let mut literal = String::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
-            match c {
-                '%' => match chars.next() {
-                    Some('%') => literal.push('%'),
-                    Some(c) => {
-                        let field = FIELDS.iter().find(|(name, _)| *name == c).ok_or_else(|| unknown(c))?;
-                        if !literal.is_empty() {
-                            pieces.push(Piece::Text(std::mem::take(&mut literal)));
-                        }
-                        pieces.push(Piece::Field(field.1));
-                    }
-                    None => return Err("% stands at the end; write %% for a percent sign".to_owned()),
-                },
-                '\\' => {
-                    let c = chars.next().ok_or("\\ stands at the end; write \\\\ for a backslash")?;
-                    let escape = ESCAPES.iter().find(|(name, _)| *name == c);
-                    literal.push(escape.ok_or_else(|| format!("unknown escape \\{c}"))?.1);
+            let piece = match (c, chars.clone().next()) {
+                ('%' | '@' | '\\', None) => return Err(format!("{c} stands at the end; write {c}{c} for itself")),
+                ('%', Some('%')) | ('@', Some('@')) => Err(c),
+                ('%', Some(name)) => {
+                    let field = FIELDS.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
+                    Ok(Piece::Field(field.1))
                 }
-                c => literal.push(c),
+                ('@', Some('N')) => Ok(Piece::Field(Field::Nanoseconds)),
+                ('@', Some(name)) => {
+                    let conversion = format!("%{name}");
+                    strtime::format(&conversion, &Zoned::now()).map_err(|_| format!("strftime knows no %{name}"))?;
+                    Ok(Piece::Time(conversion))
+                }
+                ('\\', Some(name)) => {
+                    let escape = ESCAPES.iter().find(|(known, _)| *known == name);
+                    Err(escape.ok_or_else(|| format!("unknown escape \\{name}"))?.1)
+                }
+                (c, _) => {
+                    literal.push(c);
+                    continue;
+                }
+            };
+            chars.next();
+            match piece {
+                Err(c) => literal.push(c),
+                Ok(piece) => {
+                    if !literal.is_empty() {
+                        pieces.push(Piece::Text(std::mem::take(&mut literal)));
+                    }
+                    pieces.push(piece);
+                }
             }
         }
         if !literal.is_empty() {
@@ -93,6 +110,10 @@ impl Format {
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => line.extend_from_slice(text.as_bytes()),
+                // It was tried when the format was taken apart.
+                Piece::Time(conversion) => {
+                    line.extend_from_slice(strtime::format(conversion, now).unwrap_or_default().as_bytes());
+                }
                 Piece::Field(Field::Payload) => line.extend_from_slice(message.payload()),
                 Piece::Field(field) => line.extend_from_slice(field.text(message, now)?.as_bytes()),
             }
@@ -122,6 +143,7 @@ impl Field {
                 let time = now.timestamp();
                 format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
             }
+            Self::Nanoseconds => format!("{:09}", now.timestamp().subsec_nanosecond()),
             Self::Json => json(message, now, &quoted(&String::from_utf8_lossy(payload))),
             Self::JsonOfJson => {
                 let value: &RawValue = serde_json::from_slice(payload).map_err(|_| NotJson)?;
@@ -174,7 +196,12 @@ mod tests {
             Format::parse("%q%k").unwrap_err(),
             "unknown sequence %k; known are %t %p %x %X %l %q %r %m %I %U %j %J and %%"
         );
+        let expected =
+            [Piece::Time("%Y".into()), text("-"), Piece::Time("%m".into()), text(" @ "), Piece::Field(Field::Topic)];
+        assert_eq!(Format::parse("@Y-@m @@ %t").unwrap().0, expected);
         assert!(Format::parse("100%").unwrap_err().contains("%%"));
+        assert!(Format::parse("me@").unwrap_err().contains("@@"));
+        assert!(Format::parse("me@@home @!").unwrap_err().contains("%!"));
         assert!(Format::parse(r"\q").unwrap_err().contains(r"\q"));
     }
 }

@@ -31,7 +31,7 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
     }
     // A file that cannot be read is no reason to connect.
     let ready = ready(&args.source)?;
-    let client = builder.start()?;
+    let client = builder.window(args.max_inflight).start()?;
     let held = Arc::new(AtomicUsize::new(0));
     let task = Task { server, connection: &args.connection, timeout: args.timeout, filters: 0, held: held.clone() };
     let (qos, is_retain, repeat, delay, source) = (args.qos, args.retain, args.repeat, args.repeat_delay, args.source);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin::blocking::{Client, Error, Message};
-use dunlin::topic;
+use dunlin::{Publish, PublishError, topic};
 use jiff::Zoned;
 
 use crate::args::SubArgs;
@@ -24,10 +24,10 @@ use crate::supervise::{self, Task};
 pub fn run(mut args: SubArgs) -> Result<(), Failure> {
     let Connection { builder, server, topic } = connect::connection(&args.connection)?;
     args.topics.extend(topic);
-    if args.topics.is_empty() {
+    if args.topics.is_empty() && args.unsubscribe.is_empty() {
         return Err(Failure::usage("no topic: give one with -t, or in the URL of -L"));
     }
-    for filter in args.topics.iter().chain(&args.filter_out) {
+    for filter in args.topics.iter().chain(&args.filter_out).chain(&args.unsubscribe) {
         if !topic::is_filter(filter) {
             let text = format!("{filter:?} is no topic filter: + stands for a whole level, # for the last ones");
             return Err(Failure::usage(text));
@@ -61,7 +61,11 @@ const WHILE: Duration = Duration::from_secs(3600);
 fn print(client: &Client, args: &SubArgs) -> Result<(), Stop> {
     let filters: Vec<_> = args.topics.iter().map(|filter| (filter.as_str(), args.qos)).collect();
     let requests: Result<Vec<_>, _> = filters.chunks(AT_ONCE).map(|some| client.request_subscribe(some)).collect();
-    let requests = requests?;
+    let mut requests = requests?;
+    let unwanted: Vec<_> = args.unsubscribe.iter().map(String::as_str).collect();
+    for some in unwanted.chunks(AT_ONCE) {
+        requests.push(client.request_unsubscribe(some)?);
+    }
     if args.exit_when_subscribed {
         for request in &requests {
             while let Err(error) = request.wait(WHILE) {
@@ -75,16 +79,33 @@ fn print(client: &Client, args: &SubArgs) -> Result<(), Stop> {
     let mut left = args.count;
     while left != Some(0) {
         let message = client.next()?;
+        if args.retained_only && !message.is_retain() {
+            return Ok(());
+        }
         let is_wanted = !(args.no_retained && message.is_retain()
             || args.filter_out.iter().any(|filter| topic::matches(filter, message.topic())));
         if is_wanted {
             write(&message, args).map_err(Stop::Write)?;
             left = left.map(|left| left - 1);
+            if args.remove_retained && message.is_retain() {
+                forget(client, &message)?;
+            }
         }
         // Refused when the connection it came with is gone: then it comes again, at QoS 1.
         let _ = client.acknowledge(&message);
     }
     Ok(())
+}
+
+/// The server is to forget it. Acknowledged, so that it is done when this command ends.
+fn forget(client: &Client, message: &Message) -> Result<(), Error> {
+    let empty = Publish::new(message.topic(), b"").at_least_once().retain();
+    loop {
+        match client.publish(&empty) {
+            Err(Error::Publish(PublishError::Full)) => {}
+            result => return result.map(drop),
+        }
+    }
 }
 
 /// As `mosquitto_sub` does: an empty payload is `(null)` with `-v`, and nothing at all without.

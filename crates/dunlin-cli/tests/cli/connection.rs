@@ -144,6 +144,13 @@ fn what_makes_no_sense_is_said_in_one_line() {
         ("pub -t a -m x -L mqtt://h --cafile x", "mqtts://"),
         ("pub -t a -m x -L ws://h --tls", "wss://"),
         ("pub -t a -m x --cert x", "--key"),
+        ("pub -t a -m x -V mqttv5", "3.1.1"),
+        ("pub -t a -m x -M 0", "--max-inflight"),
+        ("pub -t a -m x --unix relative", "--unix"),
+        ("pub -t a -m x --unix /s -h h", "cannot be used with"),
+        ("sub -t a -U a#", "topic filter"),
+        ("sub -t a -R --retained-only", "cannot be used with"),
+        ("sub -t a -F @!", "strftime"),
         ("pub -t a -m x --proxy ftp://h", "--proxy"),
         ("pub -t a -m x -L ftp://h", "ftp"),
         ("pub -t a -m x --will-topic a/#", "will"),
@@ -171,6 +178,25 @@ fn help_teaches() {
             assert!(help.contains(text), "{command}: {text}");
         }
         assert!(help.lines().all(|line| line.chars().count() <= 100));
+        let at = |text| help.find(text).unwrap();
+        for option in ["--will-topic", "--reconnect-max", "--quiet", "--help"] {
+            assert!(at("Connection:\n") < at(option) && at(option) < at("TLS:\n"), "{option} under another heading");
+        }
     }
     assert!(succeeds(dunlin("--version")).starts_with("dunlin "));
+}
+
+#[test]
+fn a_unix_domain_socket_is_a_server_too() {
+    let directory = Mosquitto::start();
+    let path = directory.directory().join("a socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        serve(&mut stream, ACCEPTED)
+    });
+    let mut command = dunlin("pub -q 1 -t a -m x -V mqttv311 --nodelay -M 5 --unix");
+    command.arg(&path);
+    succeeds(command);
+    assert_eq!(server.join().unwrap()[..1], [0x10]);
 }

@@ -161,3 +161,38 @@ fn refused_subscriptions_are_reported_and_end_it_when_none_is_left() {
     assert_eq!(code, 27);
     assert!(stderr.starts_with("dunlin: the server refused the subscription to secret/#\n"), "{stderr}");
 }
+
+#[test]
+fn a_kept_session_is_unsubscribed_from_what_it_still_has() {
+    let broker = Mosquitto::start();
+    succeeds(dunlin_at(&broker, "sub -t old/# -t kept -q 1 -i u -c -E"));
+    succeeds(dunlin_at(&broker, "sub -U old/# -i u -c -E"));
+    succeeds(dunlin_at(&broker, "pub -t old/1 -q 1 -m no"));
+    succeeds(dunlin_at(&broker, "pub -t kept -q 1 -m yes"));
+    assert_eq!(succeeds(dunlin_at(&broker, "sub -t kept -q 1 -i u -c -C 1")), "yes\n");
+}
+
+#[test]
+fn retained_messages_are_shown_alone_and_forgotten_on_request() {
+    let broker = Mosquitto::start();
+    for topic in ["a/1", "a/2", "a/3"] {
+        succeeds(dunlin_at(&broker, &format!("pub -t {topic} -q 1 -r -m of-{topic}")));
+    }
+    let running = subscriber(&broker, "sub -t a/# --retained-only");
+    succeeds(dunlin_at(&broker, "pub -t a/4 -q 1 -m live"));
+    assert_eq!(running.end(), (0, "of-a/1\nof-a/2\nof-a/3\n".into(), String::new()));
+    // What is filtered out is neither printed nor removed.
+    succeeds(dunlin_at(&broker, "sub -t a/# -T a/2 --remove-retained -C 2"));
+    assert_eq!(succeeds(dunlin_at(&broker, "sub -t a/# -C 1 -v")), "a/2 of-a/2\n");
+}
+
+#[test]
+fn formats_tell_the_time_as_strftime_does() {
+    let broker = Mosquitto::start();
+    succeeds(dunlin_at(&broker, "pub -t a -q 1 -r -m x"));
+    let mut command = dunlin_at(&broker, "sub -t a -C 1 -F");
+    command.arg("@Y-@m-@dT@H:@M:@S.@N@z @@ %t").env("TZ", "UTC");
+    let line = succeeds(command);
+    assert_eq!(line.len(), "2026-11-22T10:24:52.123456789+0000 @ a\n".len(), "{line}");
+    assert!(line.starts_with("20") && line.ends_with("+0000 @ a\n"), "{line}");
+}

@@ -196,15 +196,20 @@ pub fn stub(answers: &'static [&'static [u8]]) -> (u16, JoinHandle<Vec<u8>>) {
     let port = listener.local_addr().expect("an address").port();
     let first = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
-        let mut came = Vec::new();
-        let mut buffer = [0; 4096];
-        for answer in answers {
-            came.push(stream.read(&mut buffer).map_or(Vec::new(), |n| buffer[..n].to_vec()));
-            let _ = stream.write_all(answer);
-        }
-        // The other side closes, so that no answer is lost in a reset.
-        while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
-        came.swap_remove(0)
+        serve(&mut stream, answers)
     });
     (port, first)
+}
+
+/// What a [`stub`] does with its connection.
+pub fn serve(stream: &mut (impl Read + Write), answers: &[&[u8]]) -> Vec<u8> {
+    let mut came = Vec::new();
+    let mut buffer = [0; 4096];
+    for answer in answers {
+        came.push(stream.read(&mut buffer).map_or(Vec::new(), |n| buffer[..n].to_vec()));
+        let _ = stream.write_all(answer);
+    }
+    // The other side closes, so that no answer is lost in a reset.
+    while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    came.swap_remove(0)
 }
