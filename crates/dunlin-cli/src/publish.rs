@@ -16,7 +16,7 @@ use dunlin::{Publish, PublishError, QoS};
 use crate::args::{PubArgs, Source};
 use crate::connect::{self, Connection};
 use crate::exit::Failure;
-use crate::supervise::{self, Task};
+use crate::supervise::{self, Task, Work};
 
 /// Publishes what `args` say.
 ///
@@ -33,7 +33,8 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
     let ready = ready(&args.source)?;
     let client = builder.window(args.max_inflight).start()?;
     let held = Arc::new(AtomicUsize::new(0));
-    let task = Task { server, connection: &args.connection, timeout: args.timeout, filters: 0, held: held.clone() };
+    let work = Work::Publish { held: held.clone() };
+    let task = Task { server, connection: &args.connection, timeout: args.timeout, work };
     let (qos, is_retain, repeat, delay, source) = (args.qos, args.retain, args.repeat, args.repeat_delay, args.source);
     supervise::run(&client, task, move |client| {
         let mut outgoing = Outgoing { client, topic, qos, is_retain, held, pending: VecDeque::new(), in_doubt: 0 };

@@ -4,7 +4,6 @@
 //! printed comes again.
 
 use std::io::{self, ErrorKind, Write, stdout};
-use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin::blocking::{Client, Error, Message};
@@ -15,7 +14,7 @@ use crate::args::SubArgs;
 use crate::connect::{self, Connection};
 use crate::exit::Failure;
 use crate::format::NotJson;
-use crate::supervise::{self, Task};
+use crate::supervise::{self, Task, Work};
 
 /// Subscribes and prints, as `args` say.
 ///
@@ -35,8 +34,8 @@ pub fn run(mut args: SubArgs) -> Result<(), Failure> {
     }
     let client = builder.manual_acks().start()?;
     let connection = args.connection.clone();
-    let (filters, held) = (args.topics.len(), Arc::default());
-    let task = Task { server, connection: &connection, timeout: args.timeout, filters, held };
+    let work = Work::Subscribe { filters: args.topics.len() };
+    let task = Task { server, connection: &connection, timeout: args.timeout, work };
     supervise::run(&client, task, move |client| match print(client, &args) {
         // Whoever read has had enough, as with `| head`.
         Err(Stop::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -16,8 +16,8 @@ use signal_hook::iterator::Signals;
 use crate::args::ConnectionArgs;
 use crate::exit::Failure;
 
-/// After a signal, the time for what is under way; then DISCONNECT.
-const GRACE: Duration = Duration::from_millis(1200);
+/// After the end, the time for what is under way; then DISCONNECT. All of it is over within two seconds.
+const GRACE: Duration = Duration::from_millis(900);
 
 /// What the supervisor has to know of a command besides its client.
 pub struct Task<'a> {
@@ -27,10 +27,23 @@ pub struct Task<'a> {
     pub connection: &'a ConnectionArgs,
     /// The time of `-W`.
     pub timeout: Option<Duration>,
-    /// How many filters are subscribed to: when the server refuses all of them, there is nothing left to do.
-    pub filters: usize,
-    /// Messages that the work holds and the client has not accepted.
-    pub held: Arc<AtomicUsize>,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a command does, as far as its end depends on it.
+#[derive(Clone)]
+pub enum Work {
+    /// It publishes.
+    Publish {
+        /// Messages that the work holds and the client has not accepted.
+        held: Arc<AtomicUsize>,
+    },
+    /// It subscribes to so many filters: when the server refuses all of them, there is nothing left to do.
+    Subscribe {
+        /// Their number.
+        filters: usize,
+    },
 }
 
 enum End {
@@ -64,7 +77,7 @@ pub fn run(
         client: client.clone(),
         server: task.server.clone(),
         ends: ends.clone(),
-        filters: task.filters,
+        filters: if let Work::Subscribe { filters } = task.work { filters } else { 0 },
         no_reconnect: task.connection.no_reconnect,
         is_quiet: task.connection.quiet,
         is_debugging: task.connection.debug,
@@ -77,20 +90,31 @@ pub fn run(
         Some(timeout) => end.recv_timeout(timeout),
         None => end.recv().map_err(RecvTimeoutError::from),
     };
-    let closed = client.close(GRACE);
+    let is_publishing = matches!(task.work, Work::Publish { .. });
+    // Without a connection, there is only something to wait for when messages may still leave.
+    let may_wait = client.is_connected() || (is_publishing && matches!(end, Ok(End::Signal)));
+    let closed = client.close(if may_wait { GRACE } else { Duration::ZERO });
     let result = match end {
         Ok(End::Done(result)) => result,
         Ok(End::Failed(failure)) => Err(failure),
-        Ok(End::Signal) => {
-            let unfinished = if let Err(Error::Unfinished(count)) = closed { count } else { 0 };
-            match unfinished.max(client.stats().in_flight) + task.held.load(Ordering::SeqCst) {
-                0 => Ok(()),
-                count => Err(Failure::undelivered(count)),
-            }
-        }
+        Ok(End::Signal) => match undelivered(client, &task.work, closed) {
+            0 => Ok(()),
+            count => Err(Failure::undelivered(count)),
+        },
         Err(_) => Err(Failure::timed_out()),
     };
     result.map_err(|failure| failure.at(&task.server))
+}
+
+/// Messages that were to be published, and of which nobody knows that they were.
+fn undelivered(client: &Client, work: &Work, closed: Result<(), Error>) -> usize {
+    let in_flight = client.stats().in_flight;
+    match (work, closed) {
+        (Work::Publish { held }, Err(Error::Unfinished(count))) => count.max(in_flight) + held.load(Ordering::SeqCst),
+        (Work::Publish { held }, _) => in_flight + held.load(Ordering::SeqCst),
+        // What it leaves unfinished are its subscriptions.
+        (Work::Subscribe { .. }, _) => in_flight,
+    }
 }
 
 /// Says on standard error what happens to the connection.

@@ -136,6 +136,38 @@ fn no_connack_ends_in_a_time_out_and_another_attempt() {
 }
 
 #[test]
+fn a_close_does_not_wait_for_a_host_that_never_answers() {
+    // [E12] A listener whose queue is full lets connections hang, as a dead host does.
+    within(LONG, || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut filling = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            filling.push(stream);
+        }
+        let hour = Duration::from_secs(3600);
+        let client = builder(&format!("mqtt://{address}"), "e12").connect_timeout(hour).start().unwrap();
+        wait_until("the client connects", || is_connecting(address.port()));
+        client.close(hour).unwrap();
+        // With something to deliver it waits, for as long as it was told.
+        let client = builder(&format!("mqtt://{address}"), "e12").connect_timeout(hour).start().unwrap();
+        wait_until("the client connects", || is_connecting(address.port()));
+        let _ = client.publish(&Publish::new("a", b"x").at_least_once()).unwrap();
+        assert!(matches!(client.close(Duration::from_millis(50)), Err(Error::Unfinished(1))));
+    });
+}
+
+/// Whether a connection to this port is being made, as the system tells it.
+fn is_connecting(port: u16) -> bool {
+    let (port, syn_sent) = (format!(":{port:04X}"), "02");
+    let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return true };
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|remote| remote.ends_with(&port)) && words.next() == Some(syn_sent)
+    })
+}
+
+#[test]
 fn an_end_before_or_within_connack_is_an_error_and_waits_before_the_next_try() {
     // [B12] [E10]
     let (report, attempts) = mpsc::channel();

@@ -1,7 +1,9 @@
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dunlin_testkit::mosquitto::Mosquitto;
+use dunlin_testkit::mosquitto::{Mosquitto, free_port};
 
 use crate::tool::*;
 
@@ -51,6 +53,36 @@ fn a_publisher_says_when_a_signal_left_messages_undelivered() {
         assert_eq!((code, stderr.as_str()), (8, "dunlin: ended with 1 message undelivered\n"), "{arguments}");
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[test]
+fn a_subscriber_without_a_connection_ends_without_complaint() {
+    // A server that accepts and says nothing: to MQTT, to TLS, to WebSocket, as a proxy.
+    for way in [
+        "-h 127.0.0.1 -p PORT",
+        "-h localhost -p PORT --tls",
+        "-L ws://127.0.0.1:PORT/",
+        "-h broker.example --proxy socks5://127.0.0.1:PORT",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let running = Running::start(dunlin(&format!("sub -t a {way}").replace("PORT", &port.to_string())));
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 1]).unwrap() > 0, "{way}");
+        running.signal("TERM");
+        assert_eq!(running.end(), (0, String::new(), String::new()), "{way}");
+    }
+    // And one that is not there.
+    let mut child = dunlin(&format!("sub -t a -p {}", free_port())).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("next attempt in"), "{line}");
+    let status = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let rest: Vec<_> = stderr.lines().map_while(Result::ok).collect();
+    assert!(rest.iter().all(|line| line.contains("next attempt in")), "{rest:?}");
 }
 
 #[test]

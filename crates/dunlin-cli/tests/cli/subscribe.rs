@@ -190,8 +190,8 @@ fn retained_messages_are_shown_alone_and_forgotten_on_request() {
 fn formats_tell_the_time_as_strftime_does() {
     let broker = Mosquitto::start();
     succeeds(dunlin_at(&broker, "pub -t a -q 1 -r -m x"));
-    let mut command = dunlin_at(&broker, "sub -t a -C 1 -F");
-    command.arg("@Y-@m-@dT@H:@M:@S.@N@z @@ %t").env("TZ", "UTC");
+    let mut command = dunlin_at(&broker, "sub -t a -C 1");
+    command.args(["-F", "@Y-@m-@dT@H:@M:@S.@N@z @@ %t"]).env("TZ", "UTC");
     let line = succeeds(command);
     assert_eq!(line.len(), "2026-11-22T10:24:52.123456789+0000 @ a\n".len(), "{line}");
     assert!(line.starts_with("20") && line.ends_with("+0000 @ a\n"), "{line}");

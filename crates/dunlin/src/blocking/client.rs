@@ -2,7 +2,8 @@
 //! and delivery go on whatever the application does.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use dunlin_core::{Publish, PublishError, QoS, Replace};
 use mio::{Events, Token};
 
-use super::socket::{Kind, Polled};
+use super::socket::{Kind, Polled, Readiness};
 use super::wait::wait;
 use crate::host::pump::{Next, Pump};
 use crate::host::{
@@ -407,8 +408,7 @@ impl Runner {
         let timeout = self.pump.host().settings.connect_timeout;
         let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let plan = self.target.plan()?;
-        let stream = connect(&self.target, timeout)?;
-        let (socket, readiness) = Polled::register(stream, self.poll.registry(), STREAM)?;
+        let (socket, readiness) = self.connect(timeout)?;
         let mut connection = Connection::new(socket, plan, until);
         let mut events = Events::with_capacity(8);
         loop {
@@ -424,6 +424,44 @@ impl Runner {
             }
             self.pump.unpark();
             events.iter().filter(|event| event.token() == STREAM).for_each(|event| readiness.note(event));
+        }
+    }
+
+    /// Connects a socket to the first address that answers.
+    fn connect(&mut self, timeout: Duration) -> Result<(Polled, Arc<Readiness>), Reason> {
+        let target = self.target.clone();
+        #[cfg(unix)]
+        if let Some(path) = target.socket_path() {
+            let stream = Kind::Unix(mio::net::UnixStream::connect(path)?);
+            return Ok(Polled::register(stream, self.poll.registry(), STREAM)?);
+        }
+        let (host, port) = target.first_hop();
+        tcp::connect_any(&tcp::resolve(host, port)?, timeout, |address, share| self.connect_to(address, share))
+    }
+
+    /// Connects a socket to this address. A close that leaves nothing to wait for ends it.
+    fn connect_to(&mut self, address: SocketAddr, time: Duration) -> Result<(Polled, Arc<Readiness>), Reason> {
+        let stream = mio::net::TcpStream::connect(address)?;
+        let (socket, readiness) = Polled::register(Kind::Tcp(stream), self.poll.registry(), STREAM)?;
+        let until = Instant::now() + time;
+        let mut events = Events::with_capacity(8);
+        loop {
+            if !self.pump.pause(&self.waker) {
+                return Err(Reason::Closed);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(ErrorKind::TimedOut).into());
+            }
+            let now = self.pump.host().now();
+            let closing = self.pump.closing_at().map(|at| Duration::from_millis(at.millis_since(now)));
+            match self.poll.poll(&mut events, Some(closing.map_or(left, |closing| closing.min(left)))) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            if events.iter().any(|event| event.token() == STREAM) && socket.is_connected()? {
+                return Ok((socket, readiness));
+            }
         }
     }
 
@@ -444,18 +482,6 @@ impl Runner {
             }
         }
     }
-}
-
-/// Connects a socket; may block for `timeout`.
-fn connect(target: &Target, timeout: Duration) -> std::io::Result<Kind> {
-    #[cfg(unix)]
-    if let Some(path) = target.socket_path() {
-        return mio::net::UnixStream::connect(path).map(Kind::Unix);
-    }
-    let (host, port) = target.first_hop();
-    let stream = tcp::connect(host, port, timeout)?;
-    stream.set_nonblocking(true)?;
-    Ok(Kind::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 struct WakePoll(mio::Waker);
