@@ -6,7 +6,7 @@
 //! Argument 1: a port on the host whose peer echoes what it gets.
 use core::fmt::Write;
 
-use board::{clock, host, lan9118::Frames, net, say, sensor, stack};
+use board::{clock, cost, host, lan9118::Frames, net, say, sensor, stack};
 use cortex_m_rt::entry;
 use heapless::{String, Vec};
 use smoltcp::iface::SocketStorage;
@@ -23,6 +23,7 @@ fn main() -> ! {
     let net = net::Net::new(board::start(), FRAMES.take(), SOCKETS.take(), RX.take(), TX.take(), host::seed());
     let verdict = run(net, host::number(1).unwrap_or(7) as u16);
     say!("@ stack {}", stack::peak());
+    cost::print();
     host::exit(verdict)
 }
 
@@ -31,11 +32,17 @@ fn run(mut net: net::Net, port: u16) -> Result<(), &'static str> {
     let give_up = clock::millis() + 5000;
     let mut line: Vec<u8, 64> = Vec::new();
     let mut echoed = 0;
+    let mut is_connected = false;
+    cost::note("start");
     net.connect(port).map_err(|_| "connect")?;
-    sensor::start(COUNT, 20, sensor::queue);
     while echoed < COUNT {
         net.poll();
         let socket = net.socket();
+        if socket.may_send() && !is_connected {
+            is_connected = true;
+            cost::note("connect");
+            sensor::start(COUNT, 20, sensor::queue);
+        }
         if !socket.is_open() {
             return Err("the peer has closed");
         }
@@ -64,6 +71,7 @@ fn run(mut net: net::Net, port: u16) -> Result<(), &'static str> {
         }
         net.sleep(Some(give_up), sensor::has_reading);
     }
+    cost::note("echo0");
     net.close();
     Ok(())
 }

@@ -3,13 +3,17 @@
 //!
 //! What a port to a new board consists of, one module each: a network device ([`lan9118`]), a clock that can sleep
 //! ([`clock`]), an interrupt that produces data ([`sensor`]), a log ([`log`]), and what the test bench needs
-//! ([`host`]: arguments, entropy, date, exit status; [`stack`]: how deep the stack has been). The images hold the
+//! ([`host`]: arguments, entropy, date, exit status; [`stack`]: how deep the stack has been; [`cost`]: instructions).
+//! The images hold the
 //! application and nothing of the board. The code touches registers, so this is the one place with `unsafe`; each
 //! block says why it may.
 
 pub mod clock;
+pub mod cost;
 #[cfg(feature = "embassy")]
 pub mod embassy;
+#[cfg(feature = "flash")]
+pub mod flash;
 pub mod host;
 pub mod lan9118;
 pub mod log;

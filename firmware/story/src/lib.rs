@@ -43,6 +43,21 @@ const TABLE: &[Filter] = &[
 /// Subscribed to at run time.
 const ADDED: &str = "story/added/#";
 const KEPT: &str = "story/added/kept";
+/// Exchanges whose cost is counted: to a topic that nobody has subscribed to, and to one that comes back.
+const COSTS: [(&str, &str, QoS); 6] = [
+    ("publish0", COST_NONE, QoS::AtMostOnce),
+    ("publish1", COST_NONE, QoS::AtLeastOnce),
+    ("publish2", COST_NONE, QoS::ExactlyOnce),
+    ("echo0", COST_ECHO, QoS::AtMostOnce),
+    ("echo1", COST_ECHO, QoS::AtLeastOnce),
+    ("echo2", COST_ECHO, QoS::ExactlyOnce),
+];
+const COST_NONE: &str = "story/cost/none";
+const COST_ECHO: &str = "story/cost/echo";
+const COST_PAYLOAD: &[u8] = b"0123456789abcdef";
+/// Of each kind; the table divides by it.
+const COST_ROUNDS: usize = 8;
+const COST_ROUND_MS: u64 = 20;
 /// Messages of each quality of service that are under way when the broker vanishes.
 const UNDER_WAY: u32 = 4;
 /// No chapter takes longer, in milliseconds, apart from the idle one.
@@ -89,6 +104,8 @@ pub enum Do {
     StartSensor,
     /// Abandon the connection without a goodbye.
     Cut,
+    /// What was done since the last such step, or since the beginning, bears this name: note what it has cost.
+    Cost(&'static str),
     /// From now on nothing is to be done: count what happens all the same.
     BeginIdle,
     /// So many idle milliseconds have passed.
@@ -104,12 +121,16 @@ pub struct Story {
     done: u32,
     started: Option<u64>,
     idle_ms: u64,
+    /// In [`Costs`](Chapter::Costs): when the next exchange begins, and how many kinds have been noted.
+    next_round: u64,
+    noted: usize,
     seen: Seen,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chapter {
     Connect,
+    Costs,
     Echo,
     Retained,
     Readings,
@@ -135,13 +156,21 @@ struct Seen {
     readings: u32,
     large: usize,
     status: u32,
+    /// Messages to [`COST_ECHO`].
+    costs: u32,
     wrong: Option<&'static str>,
 }
 
 impl Story {
-    /// A story whose idle chapter lasts so long.
+    /// A story whose idle chapter lasts so long. With 0 it is another one: the exchanges whose cost is counted, and the
+    /// goodbye.
     pub const fn new(idle_ms: u64) -> Self {
-        Self { chapter: Chapter::Connect, done: 0, started: None, idle_ms, seen: Seen::new() }
+        Self { chapter: Chapter::Connect, done: 0, started: None, idle_ms, next_round: 0, noted: 0, seen: Seen::new() }
+    }
+
+    /// Whether this is the one that counts.
+    pub const fn is_counting(&self) -> bool {
+        self.idle_ms == 0
     }
 
     /// Shows an event.
@@ -182,6 +211,7 @@ impl Story {
         }
         let step = match self.chapter {
             Chapter::Connect => self.connect(client),
+            Chapter::Costs => self.costs(client, now),
             Chapter::Echo => self.echo(client),
             Chapter::Retained => self.retained(client),
             Chapter::Readings => self.readings(),
@@ -198,12 +228,19 @@ impl Story {
 
     /// Milliseconds on the clock at which the story wants to be asked again, if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.chapter == Chapter::Costs && self.is_round_over() {
+            return Some(Instant::from_millis(self.next_round));
+        }
         let length = if self.chapter == Chapter::Idle { self.idle_ms } else { PATIENCE_MS + 1 };
         self.started.map(|started| Instant::from_millis(started + length))
     }
 
     fn connect(&mut self, client: &mut impl Client) -> Step {
         match self.done {
+            0 if self.is_counting() && self.seen.connected == Some(false) && self.seen.table => {
+                self.next(Chapter::Costs, "")?;
+                return Ok(Some(Do::Cost("connect")));
+            }
             0 if self.seen.connected == Some(false) && self.seen.table => {
                 subscribe(client, ADDED)?;
                 self.done = 1;
@@ -212,6 +249,36 @@ impl Story {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// One exchange after the other, with time in between, so that each leaves and is answered by itself.
+    fn costs(&mut self, client: &mut impl Client, now: u64) -> Step {
+        if !self.is_round_over() || now < self.next_round {
+            return Ok(None);
+        }
+        if self.done as usize == (self.noted + 1) * COST_ROUNDS {
+            let (name, ..) = COSTS[self.noted];
+            self.noted += 1;
+            return Ok(Some(Do::Cost(name)));
+        }
+        let Some((_, topic, qos)) = COSTS.get(self.noted) else {
+            return self.next(Chapter::End, "exchanges counted");
+        };
+        publish(client, topic, COST_PAYLOAD, *qos)?;
+        self.done += 1;
+        self.next_round = now + COST_ROUND_MS;
+        Ok(Some(Do::Again))
+    }
+
+    /// Whether everything that was published to be counted has been answered and has come back.
+    fn is_round_over(&self) -> bool {
+        let begun = |which: fn(&str, QoS) -> bool| {
+            let kinds = COSTS.iter().enumerate().filter(|(_, (_, topic, qos))| which(topic, *qos));
+            kinds.map(|(index, _)| (self.done as usize).saturating_sub(index * COST_ROUNDS).min(COST_ROUNDS)).sum()
+        };
+        let answered: usize = begun(|_, qos| qos != QoS::AtMostOnce);
+        let returned: usize = begun(|topic, _| topic == COST_ECHO);
+        self.seen.delivered as usize == answered && self.seen.costs as usize == returned
     }
 
     /// One message of each quality of service, there and back.
@@ -358,6 +425,7 @@ impl Seen {
             readings: 0,
             large: 0,
             status: 0,
+            costs: 0,
             wrong: None,
         }
     }
@@ -376,6 +444,7 @@ impl Seen {
             }
             (READING_TOPIC, Ok(number)) if number == self.readings => self.readings += 1,
             (READING_TOPIC, _) => self.wrong = Some("a reading was lost or doubled"),
+            (COST_ECHO, _) if message.payload == COST_PAYLOAD => self.costs += 1,
             (STATUS, _) if message.payload == b"lost" => self.status += 1,
             (KEPT, _) if message.payload == b"kept" && message.retain => self.kept_before += 1,
             (KEPT, _) if message.payload == b"kept" => self.kept += 1,
@@ -389,6 +458,7 @@ impl Chapter {
     fn stuck(self) -> &'static str {
         match self {
             Self::Connect => "stuck: connect",
+            Self::Costs => "stuck: exchanges to be counted",
             Self::Echo => "stuck: QoS 0, 1 and 2",
             Self::Retained => "stuck: retained",
             Self::Readings => "stuck: readings",

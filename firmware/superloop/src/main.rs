@@ -7,7 +7,7 @@ mod teller;
 
 use board::lan9118::Frames;
 use board::net::Net;
-use board::{host, stack};
+use board::{cost, host, stack};
 use cortex_m_rt::entry;
 use smoltcp::iface::SocketStorage;
 use static_cell::ConstStaticCell;
@@ -22,6 +22,7 @@ fn main() -> ! {
     let mut net = Net::new(board::start(), FRAMES.take(), SOCKETS.take(), RX.take(), TX.take(), host::seed());
     let port = host::number(1).unwrap_or(1883) as u16;
     let mut teller = Teller::new(u64::from(host::number(2).unwrap_or(0)));
+    cost::note("start");
     let verdict = loop {
         // A broker that restarts refuses for a while.
         if net.connect_now(port).is_err() {
@@ -37,6 +38,7 @@ fn main() -> ! {
     };
     net.close();
     board::say!("@ stack {}", stack::peak());
+    cost::print();
     host::exit(verdict)
 }
 

@@ -3,8 +3,8 @@
 //! The story over TLS with Mbed TLS, in one loop; or, if it is told what must be refused, one refused connection.
 //!
 //! Arguments: the broker's port on the host; milliseconds of the idle chapter; the server's name; a directory with
-//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and `pass`, or `handshake` for no
-//! more than that, or the error that must come.
+//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and `pass`, or the error
+//! that must come.
 mod teller;
 
 use core::ffi::c_void;
@@ -13,7 +13,7 @@ use core::mem::MaybeUninit;
 
 use board::lan9118::Frames;
 use board::net::Net;
-use board::{clock, host, say, stack};
+use board::{clock, cost, host, say, stack};
 use cortex_m_rt::entry;
 use dunlin_tls::mbedtls::{self, Library};
 use dunlin_tls::{Config, Error, Identity};
@@ -37,6 +37,7 @@ fn main() -> ! {
     let verdict = run(&mut net);
     net.close();
     say!("@ stack {}", stack::peak());
+    cost::print();
     host::exit(verdict)
 }
 
@@ -58,6 +59,7 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
     let library = Library::start(HEAP.take(), host::entropy, clock::millis).ok_or("started twice")?;
     let mut saved = None;
     let mut teller = Teller::new(u64::from(host::number(2).unwrap_or(0)));
+    cost::note("start");
     loop {
         if net.connect_now(port).is_err() {
             teller.wait_before_retry(net);
@@ -67,16 +69,13 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
             let before = clock::busy_ticks();
             let config = config();
             let connected = library.connect(&mut *net, &config, saved.as_ref());
-            if goal != "pass" && goal != "handshake" {
+            if goal != "pass" {
                 return refused_as(connected.err(), &goal);
             }
             match connected {
                 Ok(mut tls) => {
                     say!("@ handshake {}", clock::busy_ticks() - before);
                     say!("@ pool {}", library.pool_peak());
-                    if goal == "handshake" {
-                        return Ok(());
-                    }
                     let outcome = teller.tell(&mut tls)?;
                     saved = tls.save().ok();
                     if !matches!(outcome, Outcome::Cut) {

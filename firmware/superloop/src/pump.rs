@@ -8,7 +8,7 @@
 //! Argument: the broker's port on the host. It ends when all readings have come back as commands.
 use board::lan9118::Frames;
 use board::net::Net;
-use board::{clock, host, say, sensor, stack};
+use board::{clock, cost, host, say, sensor, stack};
 use cortex_m_rt::entry;
 use dunlin_core::{Event, Filter, Inbox, Instant, Options, Publish, QoS, Session, Storage, Transmit};
 use smoltcp::iface::SocketStorage;
@@ -30,18 +30,19 @@ fn main() -> ! {
     let session = Session::new(OPTIONS, memory);
     let verdict = run(net, session, inbox, host::number(1).unwrap_or(1883) as u16);
     say!("@ stack {}", stack::peak());
+    cost::print();
     host::exit(verdict)
 }
 
 fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Result<(), &'static str> {
     let give_up = clock::millis() + 5000;
     let mut commands = 0;
+    cost::note("start");
     while commands < COUNT {
         net.poll();
         if !net.socket().is_open() {
             net.connect(port).map_err(|_| "connect")?;
             session.open(now(), &mut inbox); // what was unacknowledged stays
-            sensor::start(COUNT, 20, sensor::queue);
         }
         // Before `transmit`, so that they leave now and not after the next sleep.
         while session.outgoing_count() < 8
@@ -53,10 +54,17 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
         if net.socket().may_send() {
             let _ = net.socket().recv(|bytes| (inbox.push(bytes), ())); // an error is an empty ring
             while let Ok(Some(event)) = session.poll(now(), &mut inbox) {
-                if let Event::Message(message) = event
-                    && let ["plant", "7", "valve", _, "set"] = &message.levels()[..]
-                {
-                    commands += 1;
+                match event {
+                    Event::Subscribed(_) => {
+                        cost::note("connect");
+                        sensor::start(COUNT, 20, sensor::queue);
+                    }
+                    Event::Message(message) => {
+                        if let ["plant", "7", "valve", _, "set"] = &message.levels()[..] {
+                            commands += 1;
+                        }
+                    }
+                    _ => {}
                 }
             }
             let transmit = net.socket().send(|ring| match session.transmit(now(), ring) {
@@ -73,6 +81,7 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
         }
         net.sleep(session.deadline().map(Instant::as_millis), sensor::has_reading);
     }
+    cost::note("echo1");
     session.close();
     // DISCONNECT takes two bytes, and the ring is empty.
     let _ = net.socket().send(|ring| match session.transmit(now(), ring) {

@@ -1,6 +1,6 @@
 //! One loop that drives a session over any byte stream and tells the story.
 
-use board::{clock, say, sensor};
+use board::{clock, cost, say, sensor};
 use dunlin_core::{Inbox, Instant, Publish, Session, Storage, Transmit};
 use embedded_io::{Read, ReadReady, Write};
 use static_cell::ConstStaticCell;
@@ -118,6 +118,7 @@ impl Teller {
                 Do::WipeBroker => say!("@ wipe-broker"),
                 Do::StartSensor => sensor::start(READINGS, READING_PERIOD_MS, sensor::queue),
                 Do::Cut => return Ok(Some(Outcome::Cut)),
+                Do::Cost(name) => cost::note(name),
                 Do::BeginIdle => self.idle_wakeups = clock::wakeups(),
                 Do::EndIdle(passed) => {
                     say!("@ idle {passed} {}", clock::wakeups() - self.idle_wakeups);

@@ -3,15 +3,15 @@
 //! The story over TLS, in one loop; or, if it is told what must be refused, one refused connection.
 //!
 //! Arguments: the broker's port on the host; milliseconds of the idle chapter; the server's name; a directory with
-//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and `pass`, or `handshake` for no
-//! more than that, or the error that must come.
+//! `authority.der`, `client.der` and `client.key`; `mutual` or `anonymous`; and `pass`, or the error
+//! that must come.
 mod teller;
 
 use core::fmt::Write as _;
 
 use board::lan9118::Frames;
 use board::net::Net;
-use board::{clock, host, say, stack};
+use board::{clock, cost, host, say, stack};
 use cortex_m_rt::entry;
 use dunlin_tls::embedded::{self, Link, Memory};
 use dunlin_tls::{Config, Error, Identity};
@@ -33,6 +33,7 @@ fn main() -> ! {
     let verdict = run(&mut net);
     net.close();
     say!("@ stack {}", stack::peak());
+    cost::print();
     host::exit(verdict)
 }
 
@@ -53,6 +54,7 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
     };
     let memory = MEMORY.take();
     let mut teller = Teller::new(u64::from(host::number(2).unwrap_or(0)));
+    cost::note("start");
     loop {
         if net.connect_now(port).is_err() {
             teller.wait_before_retry(net);
@@ -61,15 +63,12 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
         let mut link = Link::new(&mut *net, memory.buffers());
         let before = clock::busy_ticks();
         let connected = link.connect(&config(), host::entropy);
-        if goal != "pass" && goal != "handshake" {
+        if goal != "pass" {
             return refused_as(connected.err(), &goal);
         }
         let outcome = match connected {
             Ok(mut tls) => {
                 say!("@ handshake {}", clock::busy_ticks() - before);
-                if goal == "handshake" {
-                    return Ok(());
-                }
                 let outcome = teller.tell(&mut tls)?;
                 if !matches!(outcome, Outcome::Cut) {
                     let _ = tls.close(); // the other side may have gone first
