@@ -78,6 +78,7 @@ const VERIFY: &[Stage] = &[
     Stage { name: "model", about: "ten million states of the session", run: model::verify },
     Stage { name: "power", about: "every power cut of every story, and two hundred kills", run: power::verify },
     Stage { name: "fuzz", about: "twenty minutes of inputs for each target", run: fuzz::verify },
+    Stage { name: "resets", about: "firmware on flash, its emulator killed a hundred times", run: images::resets },
 ];
 
 fn main() -> ExitCode {

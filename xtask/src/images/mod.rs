@@ -9,52 +9,78 @@ mod peer;
 #[path = "../../../crates/dunlin-tls/tests/pki/mod.rs"]
 mod pki;
 mod qemu;
+mod resets;
 mod table;
+mod vectors;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::firmware::CORTEX_M4F;
-use crate::process::{self, root};
+use crate::firmware::{CORTEX_M0, CORTEX_M4F, RISCV32, Target};
+use crate::process::{self, root, scratch};
 use broker::{Broker, Certificate};
-use qemu::{Count, Run};
-use table::Table;
+use qemu::{Board, Count, Run};
+use table::{Row, Table};
 
-/// How long the idle chapter of a story lasts.
+/// How long the idle chapter of a story lasts. Without one it is the story that counts instructions.
 const IDLE_MS: u64 = 9_000;
+const COUNTING: u64 = 0;
+
+/// How often the emulator is killed, in the short form and in the long one.
+const KILLS: usize = 10;
+const MANY_KILLS: usize = 100;
 
 /// An image: a binary of one of the workspaces under firmware/.
 struct Image {
     workspace: &'static str,
     binary: &'static str,
+    target: &'static Target,
     features: &'static [&'static str],
     /// Without the workspace's default features.
     bare: bool,
 }
 
-const BASELINE: Image = Image { workspace: "baseline", binary: "baseline", features: &[], bare: false };
-const PUMP: Image = Image { workspace: "superloop", binary: "pump", features: &[], bare: true };
-const MEASURE: Image = Image { workspace: "superloop", binary: "measure", features: &[], bare: false };
-const SUPERLOOP: Image = Image { workspace: "superloop", binary: "superloop", features: &[], bare: false };
-const SUPERLOOP_TLS: Image =
-    Image { workspace: "superloop", binary: "superloop-tls", features: &["embedded-tls"], bare: false };
-const SUPERLOOP_MBEDTLS: Image =
-    Image { workspace: "superloop", binary: "superloop-mbedtls", features: &["mbedtls"], bare: false };
-const EMBASSY: Image = Image { workspace: "embassy", binary: "embassy", features: &[], bare: false };
-const EMBASSY_TLS: Image =
-    Image { workspace: "embassy", binary: "embassy-tls", features: &["embedded-tls"], bare: false };
+const fn image(workspace: &'static str, binary: &'static str, features: &'static [&'static str]) -> Image {
+    Image { workspace, binary, target: &CORTEX_M4F, features, bare: false }
+}
 
-/// `cargo xtask firmware` does everything; with `--watch superloop` or `--watch embassy` it shows one story.
+const BASELINE: Image = image("baseline", "baseline", &[]);
+const PUMP: Image = Image { bare: true, ..image("superloop", "pump", &[]) };
+const MEASURE: Image = image("superloop", "measure", SUPERLOOP_FEATURES);
+const SUPERLOOP: Image = image("superloop", "superloop", SUPERLOOP_FEATURES);
+const TILL: Image = image("superloop", "till", SUPERLOOP_FEATURES);
+const SUPERLOOP_TLS: Image = image("superloop", "superloop-tls", SUPERLOOP_FEATURES);
+const SUPERLOOP_MBEDTLS: Image = image("superloop", "superloop-mbedtls", SUPERLOOP_FEATURES);
+const EMBASSY: Image = image("embassy", "embassy", EMBASSY_FEATURES);
+const EMBASSY_TLS: Image = image("embassy", "embassy-tls", EMBASSY_FEATURES);
+const VECTORS: Image = Image { target: &CORTEX_M0, ..image("cortex-m0", "cortex-m0", &[]) };
+
+/// One set for all binaries of a workspace, so that their dependencies are built once. What a binary does not use is
+/// not linked into it.
+const SUPERLOOP_FEATURES: &[&str] = &["embedded-tls", "mbedtls", "durable"];
+const EMBASSY_FEATURES: &[&str] = &["embedded-tls"];
+
+/// `cargo xtask firmware` does everything, with `--times N` so many times in a row; `--only` does one part, and `--watch`
+/// shows one story.
 pub fn run() -> Result<()> {
-    let mut arguments = std::env::args().skip(2);
-    match (arguments.next().as_deref(), arguments.next().as_deref()) {
-        (Some("--watch"), Some("superloop")) => watch(&SUPERLOOP),
-        (Some("--watch"), Some("embassy")) => watch(&EMBASSY),
-        (Some("--watch"), _) => bail!("--watch superloop, or --watch embassy"),
-        _ => run_all(),
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => run_often(1),
+        ["--times", times] => run_often(times.parse().context("--times N")?),
+        ["--only", "vectors"] => play_vectors(&VECTORS.build()?),
+        ["--only", "resets"] => resets::run(&TILL.build()?, KILLS),
+        ["--watch", "superloop"] => watch(&SUPERLOOP),
+        ["--watch", "embassy"] => watch(&EMBASSY),
+        _ => bail!("no argument, --times N, --only vectors|resets, or --watch superloop|embassy"),
     }
+}
+
+/// The long form of the resets.
+pub fn resets() -> Result<()> {
+    resets::run(&TILL.build()?, MANY_KILLS)
 }
 
 /// One story, with the image's log on the left and the broker's packets beside it.
@@ -65,55 +91,156 @@ fn watch(image: &Image) -> Result<()> {
     Run::new(&elf).argument(broker.plain()).argument(IDLE_MS).watched().with_broker(&mut broker).map(drop)
 }
 
-fn run_all() -> Result<()> {
-    let mut table = Table::default();
-    let baseline = BASELINE.build()?;
-    let pump = PUMP.build()?;
-    let measure = MEASURE.build()?;
-    let superloop = SUPERLOOP.build()?;
-    let superloop_tls = SUPERLOOP_TLS.build()?;
-    let superloop_mbedtls = SUPERLOOP_MBEDTLS.build()?;
-    let embassy = EMBASSY.build()?;
-    let embassy_tls = EMBASSY_TLS.build()?;
-
-    let report = Run::new(&baseline).argument(peer::echo()?).finish()?;
-    table.add("baseline: TCP, no MQTT", &baseline, &report, None)?;
-    let mut broker = Broker::start(&[])?;
-    let report = Run::new(&pump).argument(broker.plain()).finish()?;
-    table.add("pump: the same with MQTT, QoS 0 and 1", &pump, &report, None)?;
-    let report = Run::new(&superloop).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
-    table.add("superloop: the whole story", &superloop, &report, None)?;
-    tls_story(&mut table, "superloop over TLS, embedded-tls", &superloop_tls)?;
-    tls_story(&mut table, "superloop over TLS, mbedtls", &superloop_mbedtls)?;
-    broker.wipe()?;
-    let report = Run::new(&embassy).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
-    table.add("embassy: the whole story", &embassy, &report, None)?;
-    tls_story(&mut table, "embassy over TLS, embedded-tls", &embassy_tls)?;
-    refusals(Backend::EmbeddedTls, &superloop_tls)?;
-    refusals(Backend::MbedTls, &superloop_mbedtls)?;
-    table.print();
-    table::print_costs(&Run::new(&measure).counting(Count::Instructions).finish()?)
+/// Builds once, and runs so many times.
+fn run_often(times: usize) -> Result<()> {
+    portable()?;
+    let images = Built::all()?;
+    let mut passed = 0;
+    for _ in 0..times {
+        let begin = Instant::now();
+        let outcome = images.run(passed == 0);
+        passed += usize::from(outcome.is_ok());
+        if times > 1 {
+            println!("run of {:.0} s: {passed} of {times} passed", begin.elapsed().as_secs_f32());
+        }
+        outcome?;
+    }
+    Ok(())
 }
 
-/// The story over mutual TLS, through an intermediate authority; and its handshake counted in instructions.
-fn tls_story(table: &mut Table, name: &str, image: &Path) -> Result<()> {
+/// Core, store and drivers build for processors that have less: no atomics but load and store, no divider.
+fn portable() -> Result<()> {
+    let packages: [&[&str]; 3] = [
+        &["--package", "dunlin-core"],
+        &["--package", "dunlin-store", "--no-default-features"],
+        &["--package", "dunlin", "--no-default-features", "--features", "async,qos2,table,manual,large,durable"],
+    ];
+    for target in [&CORTEX_M0, &RISCV32] {
+        for arguments in packages {
+            let mut cargo = crate::firmware::cargo()?;
+            cargo.args(["build", "--quiet", "--lib", "--target", target.triple]).args(arguments);
+            process::run(cargo.env("CARGO_TARGET_DIR", scratch("portable")))?;
+        }
+        println!("core, store and drivers build for {}", target.triple);
+    }
+    Ok(())
+}
+
+/// The images, built.
+struct Built {
+    baseline: PathBuf,
+    pump: PathBuf,
+    measure: PathBuf,
+    superloop: PathBuf,
+    till: PathBuf,
+    superloop_tls: PathBuf,
+    superloop_mbedtls: PathBuf,
+    embassy: PathBuf,
+    embassy_tls: PathBuf,
+    vectors: PathBuf,
+}
+
+const NAME_BASELINE: &str = "baseline: TCP, no MQTT";
+const NAME_PUMP: &str = "pump: the same with MQTT, QoS 0 and 1";
+const NAME_SUPERLOOP: &str = "superloop";
+const NAME_EMBASSY: &str = "embassy";
+
+impl Built {
+    fn all() -> Result<Self> {
+        build_all(&[&MEASURE, &SUPERLOOP, &TILL, &SUPERLOOP_TLS, &SUPERLOOP_MBEDTLS])?;
+        build_all(&[&EMBASSY, &EMBASSY_TLS])?;
+        Ok(Self {
+            baseline: BASELINE.build()?,
+            pump: PUMP.build()?,
+            measure: MEASURE.elf(),
+            superloop: SUPERLOOP.elf(),
+            till: TILL.elf(),
+            superloop_tls: SUPERLOOP_TLS.elf(),
+            superloop_mbedtls: SUPERLOOP_MBEDTLS.elf(),
+            embassy: EMBASSY.elf(),
+            embassy_tls: EMBASSY_TLS.elf(),
+            vectors: VECTORS.build()?,
+        })
+    }
+
+    /// Runs everything once; `is_first` prints what each run would print again.
+    fn run(&self, is_first: bool) -> Result<()> {
+        let mut table = Table::default();
+        play_vectors(&self.vectors)?;
+        table.add(self.plain_baseline()?);
+        table.add(self.plain_pump()?);
+        table.add(plain_story(NAME_SUPERLOOP, &self.superloop)?);
+        table.add(tls_story("superloop over TLS, embedded-tls", &self.superloop_tls)?);
+        table.add(tls_story("superloop over TLS, mbedtls", &self.superloop_mbedtls)?);
+        table.add(plain_story(NAME_EMBASSY, &self.embassy)?);
+        table.add(tls_story("embassy over TLS, embedded-tls", &self.embassy_tls)?);
+        refusals(Backend::EmbeddedTls, &self.superloop_tls)?;
+        refusals(Backend::MbedTls, &self.superloop_mbedtls)?;
+        resets::run(&self.till, KILLS)?;
+        if is_first {
+            table.print();
+            let (flash, ram) = table.difference(NAME_PUMP, NAME_BASELINE)?;
+            println!("\nMQTT adds {flash} B of flash and {ram} B of RAM, buffers included, to the bare-metal image");
+            table::print_costs(&Run::new(&self.measure).counting(Count::Instructions).finish()?)?;
+        }
+        Ok(())
+    }
+
+    fn plain_baseline(&self) -> Result<Row> {
+        let port = peer::echo()?;
+        let run = || Run::new(&self.baseline).argument(port);
+        let counted = run().counting(Count::Instructions).finish()?;
+        Row::new(NAME_BASELINE, &self.baseline, &run().finish()?)?.counted(&counted)
+    }
+
+    fn plain_pump(&self) -> Result<Row> {
+        let broker = Broker::start(&[])?;
+        let run = || Run::new(&self.pump).argument(broker.plain());
+        let counted = run().counting(Count::Instructions).finish()?;
+        Row::new(NAME_PUMP, &self.pump, &run().finish()?)?.counted(&counted)
+    }
+}
+
+/// Records the session's calls here, and plays them on a Cortex-M0.
+fn play_vectors(image: &Path) -> Result<()> {
+    let file = scratch("vectors");
+    std::fs::create_dir_all(&file)?;
+    let file = file.join("recorded");
+    let calls = vectors::record(&file)?;
+    let report = Run::new(image).on(Board::Microbit).argument(file.display()).finish()?;
+    ensure!(report.number("played") == Some(calls as u64), "not all of {calls} calls were played");
+    println!("{calls} calls to the session had the same outcomes on a Cortex-M0 as here");
+    Ok(())
+}
+
+/// The story over plain TCP, and the one that counts.
+fn plain_story(name: &'static str, image: &Path) -> Result<Row> {
+    let mut broker = Broker::start(&[])?;
+    let report = Run::new(image).argument(broker.plain()).argument(IDLE_MS).with_broker(&mut broker)?;
+    broker.wipe()?;
+    let counted = Run::new(image).argument(broker.plain()).argument(COUNTING).counting(Count::Instructions).finish()?;
+    Row::new(name, image, &report)?.counted(&counted)
+}
+
+/// The story over mutual TLS, through an intermediate authority; and the one that counts.
+fn tls_story(name: &'static str, image: &Path) -> Result<Row> {
     let pki = pki::Pki::new();
     let mut broker = Broker::start(&[Certificate { issued: &pki.chained, pki: &pki, demanded: true }])?;
     let directory = broker.device_files(&pki)?;
     let port = broker.tls(0);
-    let run = |idle_ms: u64, goal: &str| {
+    let run = |idle_ms: u64| {
         Run::new(image)
             .argument(port)
             .argument(idle_ms)
             .argument(pki::SERVER)
             .argument(directory.display())
             .argument("mutual")
-            .argument(goal)
+            .argument("pass")
     };
-    let report = run(IDLE_MS, "pass").with_broker(&mut broker)?;
+    let report = run(IDLE_MS).with_broker(&mut broker)?;
     broker.wipe()?;
-    let counted = run(0, "handshake").counting(Count::Instructions).with_broker(&mut broker)?;
-    table.add(name, image, &report, Some(&counted))
+    let counted = run(COUNTING).counting(Count::Instructions).finish()?;
+    Row::new(name, image, &report)?.counted(&counted)
 }
 
 /// A backend of dunlin-tls.
@@ -180,27 +307,42 @@ fn refusals(backend: Backend, image: &Path) -> Result<()> {
 impl Image {
     /// Builds the image and returns its ELF file.
     fn build(&self) -> Result<PathBuf> {
-        let firmware = root().join("firmware");
-        let mut cargo = crate::firmware::cargo()?;
-        cargo.current_dir(firmware.join(self.workspace)).args(["build", "--quiet", "--release"]);
-        cargo.args(["--bin", self.binary, "--target", CORTEX_M4F.triple]);
-        cargo.args(["--config", &format!("target.{}.linker='arm-none-eabi-ld'", CORTEX_M4F.triple)]);
-        cargo.args(["--config", &format!("target.{}.rustflags=['-Clinker-flavor=ld']", CORTEX_M4F.triple)]);
-        if self.bare {
-            cargo.arg("--no-default-features");
-        }
-        if !self.features.is_empty() {
-            cargo.arg("--features").arg(self.features.join(","));
-        }
-        // Images of one name with other features must not replace each other while both are in use.
-        let target = firmware.join("target").join(if self.bare { "bare" } else { "whole" });
-        cargo.env("CARGO_TARGET_DIR", &target);
-        process::run(&mut cargo)?;
-        let image = target.join(CORTEX_M4F.triple).join("release").join(self.binary);
-        match image.exists() {
-            true => Ok(image),
-            false => bail!("{} was not built", image.display()),
-        }
+        build_all(&[self])?;
+        Ok(self.elf())
+    }
+
+    /// Images of one name with other features must not replace each other while both are in use.
+    fn target_directory(&self) -> PathBuf {
+        root().join("firmware/target").join(if self.bare { "bare" } else { "whole" })
+    }
+
+    fn elf(&self) -> PathBuf {
+        self.target_directory().join(self.target.triple).join("release").join(self.binary)
+    }
+}
+
+/// Builds images of one workspace, which have their features in common.
+fn build_all(images: &[&Image]) -> Result<()> {
+    let Some(first) = images.first() else { return Ok(()) };
+    let mut cargo = crate::firmware::cargo()?;
+    cargo.current_dir(root().join("firmware").join(first.workspace)).args(["build", "--quiet", "--release"]);
+    cargo.args(["--target", first.target.triple]);
+    cargo.args(["--config", &format!("target.{}.linker='arm-none-eabi-ld'", first.target.triple)]);
+    cargo.args(["--config", &format!("target.{}.rustflags=['-Clinker-flavor=ld']", first.target.triple)]);
+    for image in images {
+        cargo.args(["--bin", image.binary]);
+    }
+    if first.bare {
+        cargo.arg("--no-default-features");
+    }
+    if !first.features.is_empty() {
+        cargo.arg("--features").arg(first.features.join(","));
+    }
+    cargo.env("CARGO_TARGET_DIR", first.target_directory());
+    process::run(&mut cargo)?;
+    match images.iter().find(|image| !image.elf().exists()) {
+        None => Ok(()),
+        Some(image) => bail!("{} was not built", image.elf().display()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -36,8 +36,18 @@ pub fn instructions(ticks: u64) -> u64 {
 pub struct Run {
     image: PathBuf,
     arguments: Vec<String>,
+    board: Board,
     count: Count,
     echo: bool,
+}
+
+/// What is emulated.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Board {
+    /// `mps2-an386`: Cortex-M4F, Ethernet, a serial port.
+    Mps2,
+    /// `microbit`: Cortex-M0, which speaks through semihosting only.
+    Microbit,
 }
 
 /// What an image said.
@@ -47,7 +57,7 @@ pub struct Report {
 
 impl Run {
     pub fn new(image: &Path) -> Self {
-        Self { image: image.to_owned(), arguments: Vec::new(), count: Count::Nothing, echo: false }
+        Self { image: image.to_owned(), arguments: Vec::new(), board: Board::Mps2, count: Count::Nothing, echo: false }
     }
 
     pub fn argument(mut self, argument: impl Display) -> Self {
@@ -57,6 +67,11 @@ impl Run {
 
     pub fn counting(mut self, count: Count) -> Self {
         self.count = count;
+        self
+    }
+
+    pub fn on(mut self, board: Board) -> Self {
+        self.board = board;
         self
     }
 
@@ -80,8 +95,38 @@ impl Run {
         })
     }
 
-    fn run(self, mut on_line: impl FnMut(&str) -> Result<()>) -> Result<Report> {
-        let end = Instant::now() + LIMIT;
+    /// Runs it and kills it, this long after it has said so many lines that begin like this. It must not end by itself.
+    pub fn killed_after(self, line: &str, count: usize, delay: Duration) -> Result<Report> {
+        let (mut qemu, receiver) = self.start()?;
+        let mut lines: Vec<String> = Vec::new();
+        let mut left = count;
+        let mut end = Instant::now() + if count == 0 { delay } else { LIMIT };
+        loop {
+            match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(said) => {
+                    if left > 0 && said.starts_with(line) {
+                        left -= 1;
+                        end = if left == 0 { Instant::now() + delay } else { end };
+                    }
+                    lines.push(said.trim().to_owned());
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    bail!("{} ended by itself:\n{}", self.name(), lines.join("\n"))
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if left == 0 => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    bail!("{} took longer than {LIMIT:?}:\n{}", self.name(), lines.join("\n"))
+                }
+            }
+        }
+        qemu.0.kill()?;
+        qemu.0.wait()?;
+        lines.extend(receiver.iter().map(|said| said.trim().to_owned()));
+        Ok(Report { lines })
+    }
+
+    /// Starts it; each line that it says comes through the channel.
+    fn start(&self) -> Result<(Guard, mpsc::Receiver<String>)> {
         let mut qemu = Guard(self.command().spawn().context("cannot run qemu-system-arm")?);
         let output = qemu.0.stdout.take().context("QEMU has no output")?;
         let (sender, receiver) = mpsc::channel();
@@ -92,6 +137,12 @@ impl Run {
                 }
             }
         });
+        Ok((qemu, receiver))
+    }
+
+    fn run(self, mut on_line: impl FnMut(&str) -> Result<()>) -> Result<Report> {
+        let end = Instant::now() + LIMIT;
+        let (mut qemu, receiver) = self.start()?;
         let mut lines = Vec::new();
         loop {
             match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -117,10 +168,21 @@ impl Run {
     fn command(&self) -> Command {
         let arguments: String = self.arguments.iter().map(|argument| format!(",arg={argument}")).collect();
         let mut command = Command::new("qemu-system-arm");
-        command.args(["-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "stdio"]);
-        command.arg("-kernel").arg(&self.image);
-        command.args(["-netdev", "user,id=n0", "-net", "nic,netdev=n0"]);
-        command.arg("-semihosting-config").arg(format!("enable=on,target=native,arg=image{arguments}"));
+        command.args(["-nographic", "-monitor", "none", "-kernel"]).arg(&self.image);
+        match self.board {
+            Board::Mps2 => command.args(["-M", "mps2-an386", "-serial", "stdio"]),
+            Board::Microbit => command.args(["-M", "microbit", "-serial", "none"]),
+        };
+        let mut semihosting = format!("enable=on,target=native,arg=image{arguments}");
+        match self.board {
+            Board::Mps2 => command.args(["-netdev", "user,id=n0", "-net", "nic,netdev=n0"]),
+            // What it prints goes to a device, so that it comes out of QEMU's standard output.
+            Board::Microbit => {
+                semihosting += ",chardev=out";
+                command.args(["-net", "none", "-chardev", "stdio,id=out"])
+            }
+        };
+        command.arg("-semihosting-config").arg(semihosting);
         if self.count == Count::Instructions {
             command.arg("-icount").arg(format!("shift={SHIFT}"));
         }

@@ -1,5 +1,6 @@
 //! The table: what each image takes.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -8,55 +9,104 @@ use super::qemu::{Report, instructions};
 use crate::firmware::CORTEX_M4F;
 use crate::process;
 
+/// What the images take, and what their exchanges cost.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<Row>,
 }
 
-struct Row {
-    name: String,
+/// A line of the table: an image, and what its runs have shown.
+pub struct Row {
+    pub name: &'static str,
     flash: u64,
     ram: u64,
     stack: Option<u64>,
     /// Most bytes in use of the pool, which is part of `ram`.
     pool: Option<u64>,
-    handshake: Option<u64>,
     wakeups: Option<u64>,
+    handshake: Option<u64>,
+    /// Instructions by the name of what was done.
+    costs: HashMap<String, u64>,
 }
 
-impl Table {
-    /// Adds an image and what its run has shown.
-    pub fn add(&mut self, name: &str, image: &Path, report: &Report, counted: Option<&Report>) -> Result<()> {
+/// How often each exchange is made; `COST_ROUNDS` of the story, and the number of readings of `pump` and `baseline`.
+const ROUNDS: u64 = 8;
+
+impl Row {
+    /// An image, and what a run of it has shown.
+    pub fn new(name: &'static str, image: &Path, report: &Report) -> Result<Self> {
         let (flash, ram) = sizes(image)?;
         let wakeups = report.figures("idle").next().and_then(|words| {
             let [ms, wakeups] = words[..] else { return None };
             Some(wakeups.parse::<u64>().ok()? * 60_000 / ms.parse::<u64>().ok()?)
         });
-        let handshake = counted.and_then(|report| report.number("handshake")).map(instructions);
         let stack = report.number("stack");
         let pool = report.figures("pool").filter_map(|words| words.first()?.parse().ok()).max();
-        self.rows.push(Row { name: name.to_owned(), flash, ram, stack, pool, handshake, wakeups });
-        Ok(())
+        Ok(Self { name, flash, ram, stack, pool, wakeups, handshake: None, costs: HashMap::new() })
+    }
+
+    /// What a run that counts instructions has shown.
+    pub fn counted(mut self, report: &Report) -> Result<Self> {
+        self.handshake = report.number("handshake").map(instructions);
+        for words in report.figures("cost") {
+            let [name, ticks] = words[..] else { anyhow::bail!("not a figure: {words:?}") };
+            let rounds = if name == "connect" { 1 } else { ROUNDS };
+            self.costs.insert(name.to_owned(), instructions(ticks.parse()?) / rounds);
+        }
+        Ok(self)
+    }
+
+    fn cost(&self, name: &str) -> Option<u64> {
+        self.costs.get(name).copied()
+    }
+
+    /// What a message takes that comes: there and back, less what it takes there.
+    fn receive(&self, qos: u8) -> Option<u64> {
+        self.cost(&format!("echo{qos}"))?.checked_sub(self.cost(&format!("publish{qos}"))?)
+    }
+
+    /// A reading there and back, in the two programs that do nothing else.
+    fn reading(&self) -> Option<u64> {
+        let is_bare = self.cost("publish0").is_none();
+        self.cost("echo0").or(self.cost("echo1")).filter(|_| is_bare)
+    }
+}
+
+impl Table {
+    pub fn add(&mut self, row: Row) {
+        self.rows.push(row);
     }
 
     pub fn print(&self) {
         println!("\nmps2-an386 (Cortex-M4F) in QEMU, opt-level s, fat LTO, with formatting and panic messages:\n");
         println!(
-            "| image | flash, B | static RAM, B | of a pool, B | peak stack, B | handshake, instructions | wake-ups per idle minute |"
+            "| image | flash, B | static RAM, B | of it a pool, B used | peak stack, B | wake-ups per idle minute |\n\
+             |---|---:|---:|---:|---:|---:|"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|");
         for row in &self.rows {
-            println!(
-                "| {} | {} | {} | {} | {} | {} | {} |",
-                row.name,
-                grouped(row.flash),
-                grouped(row.ram),
-                optional(row.pool),
-                optional(row.stack),
-                optional(row.handshake),
-                optional(row.wakeups)
-            );
+            let cells = [Some(row.flash), Some(row.ram), row.pool, row.stack, row.wakeups];
+            println!("| {} | {} |", row.name, cells.map(optional).join(" | "));
         }
+        println!(
+            "\ninstructions of the whole image, TCP/IP, Ethernet driver and TLS included, for payloads of 16 bytes:\n\n\
+             | image | connect | of it TLS | publish QoS 0 | 1 | 2 | receive QoS 0 | 1 | 2 | a reading there and back |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        );
+        for row in self.rows.iter().filter(|row| !row.costs.is_empty()) {
+            let publish = [0, 1, 2].map(|qos| row.cost(&format!("publish{qos}")));
+            let receive = [0, 1, 2].map(|qos| row.receive(qos));
+            let cells =
+                [[row.cost("connect"), row.handshake].as_slice(), &publish, &receive, &[row.reading()]].concat();
+            let cells: Vec<_> = cells.into_iter().map(optional).collect();
+            println!("| {} | {} |", row.name, cells.join(" | "));
+        }
+    }
+
+    /// What one image has more of than another.
+    pub fn difference(&self, of: &str, than: &str) -> Result<(u64, u64)> {
+        let find = |name: &str| self.rows.iter().find(|row| row.name == name).with_context(|| name.to_owned());
+        let (of, than) = (find(of)?, find(than)?);
+        Ok((of.flash.saturating_sub(than.flash), of.ram.saturating_sub(than.ram)))
     }
 }
 
