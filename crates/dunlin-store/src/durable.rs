@@ -3,8 +3,8 @@
 use core::fmt;
 
 use dunlin_core::{
-    Event, External, Fault, Filter, Inbox, Instant, Mark, PacketId, Publish, QoS, Ready, Receipt, RestoreError,
-    Restored, Session, Stage, SubscribeError, Transmit,
+    Event, External, Fault, Filter, Inbox, Instant, Mark, PacketId, Publish, QoS, Ready, RestoreError, Restored,
+    Session, Stage, SubscribeError, Transmit,
 };
 
 use crate::block::block_on;
@@ -271,7 +271,8 @@ impl<'s, S: Store> Durable<'s, S> {
     }
 
     /// As [`Session::acknowledge`].
-    pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
+    #[cfg(feature = "manual")]
+    pub fn acknowledge(&mut self, receipt: dunlin_core::Receipt) -> bool {
         self.session.acknowledge(receipt)
     }
 
