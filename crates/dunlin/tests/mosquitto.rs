@@ -14,7 +14,7 @@ use crate::common::{LONG, await_event, builder, wait_until, within};
 const ALL: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 /// Mosquitto keeps the order of messages only with a window of one, or with none: with any other, a new message
-/// overtakes those that wait in its queue for a client that has just come back.
+/// overtakes those that wait in its queue, for a client that has just come back, and now and then for a slow one.
 const IN_ORDER: &str = "max_inflight_messages 0\n";
 
 /// The next message, as topic, payload, quality of service and RETAIN.
@@ -276,7 +276,7 @@ fn publishing_from_the_receive_loop_with_every_queue_full_comes_to_its_end() {
 #[test]
 fn a_hundred_threads_publish_at_once_through_a_small_queue_and_nothing_is_lost() {
     within(Duration::from_secs(120), || {
-        let broker = Mosquitto::start();
+        let broker = Mosquitto::with(IN_ORDER);
         let subscriber = builder(&broker.url(), "many-subscriber").connect().unwrap();
         subscriber.subscribe("many/#", QoS::ExactlyOnce).unwrap();
         let publisher = builder(&broker.url(), "many-publisher").queue(10, 1 << 20).connect().unwrap();
