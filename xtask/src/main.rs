@@ -16,6 +16,7 @@ mod images;
 mod model;
 mod packages;
 mod panic;
+mod picture;
 mod power;
 mod process;
 mod readme;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     let outcome = match argument.as_deref() {
         Some("test") => packages::ensure().and_then(|()| stages::run_all(STAGES, PROVISIONAL)),
+        Some("picture") => picture::run(),
         Some("verify") => stages::run_all(VERIFY, &[]),
         Some(name) => match STAGES.iter().find(|stage| stage.name == name) {
             Some(stage) => (stage.run)(),
@@ -110,7 +112,7 @@ fn main() -> ExitCode {
 
 fn usage() {
     eprintln!(
-        "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask STAGE\n"
+        "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask picture  draws the demo for README.md\n       cargo xtask STAGE\n"
     );
     for stage in STAGES {
         eprintln!("  {:<12}{}", stage.name, stage.about);

@@ -9,7 +9,20 @@ use cargo_metadata::Message;
 use crate::process::{self, cargo, root};
 
 /// The crates that a document may use.
-const CRATES: [&str; 2] = ["dunlin", "dunlin-core"];
+const CRATES: [&str; 3] = ["dunlin", "dunlin_core", "tokio"];
+
+/// Builds all of them: the example brings tokio as an application has it, with its macros.
+const BUILD: [&str; 9] = [
+    "build",
+    "--message-format=json",
+    "--package=dunlin",
+    "--package=dunlin-core",
+    "--lib",
+    "--example",
+    "service",
+    "--features",
+    "dunlin/tokio",
+];
 
 pub fn run() -> Result<()> {
     let libraries = build()?;
@@ -36,14 +49,14 @@ pub fn run() -> Result<()> {
 /// Builds the crates and says where their libraries are.
 fn build() -> Result<Vec<(String, PathBuf)>> {
     let mut command = cargo();
-    command.args(["build", "--message-format=json"]).args(CRATES.iter().flat_map(|name| ["--package", name]));
+    command.args(BUILD);
     let messages = process::output(&mut command)?;
     let mut libraries = Vec::new();
     for message in Message::parse_stream(messages.as_bytes()) {
         let Message::CompilerArtifact(artifact) = message? else { continue };
         let name = artifact.target.name.replace('-', "_");
         let library = artifact.filenames.iter().find(|file| file.extension() == Some("rlib"));
-        if let (Some(library), true) = (library, CRATES.iter().any(|crate_| crate_.replace('-', "_") == name)) {
+        if let (Some(library), true) = (library, CRATES.contains(&name.as_str())) {
             libraries.push((name, library.as_std_path().to_path_buf()));
         }
     }

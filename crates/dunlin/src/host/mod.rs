@@ -1,8 +1,8 @@
 //! A client on a host, without its threads, sockets and executors: what the blocking and the asynchronous client
 //! share.
 //!
-//! [`Host`] is what the handles of a client share: an owned session in a mutex, who waits for what, and the queue of
-//! received messages. Requests lock, change the session, unlock, and wake the driver if it sleeps. [`Pump`](pump) is
+//! `Host` is what the handles of a client share: an owned session in a mutex, who waits for what, and the queue of
+//! received messages. Requests lock, change the session, unlock, and wake the driver if it sleeps. `pump::Pump` is
 //! the driver's side: bytes in, bytes out, when to ask again, and whether to connect again. Neither waits: whatever
 //! may have to wait is a `poll_` function that takes a [`Waker`], and a blocking client makes one out of its thread.
 //!
