@@ -50,7 +50,8 @@ const CORE_LINTS: &[&str] = &[
 
 pub fn fmt() -> Result<()> {
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
-    for manifest in ["xtask/panic-proof/Cargo.toml", "xtask/size-app/Cargo.toml", "fuzz/Cargo.toml"] {
+    let ours = ["xtask/durable-app/Cargo.toml", "xtask/panic-proof/Cargo.toml", "xtask/size-app/Cargo.toml"];
+    for manifest in ours.into_iter().chain(["fuzz/Cargo.toml"]) {
         process::run(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
     }
     Ok(())

@@ -8,6 +8,7 @@ mod callgraph;
 mod cargo;
 mod core_api;
 mod deviations;
+mod durable_sizes;
 mod elf;
 mod features;
 mod firmware;

@@ -117,7 +117,7 @@ pub fn run() -> Result<()> {
         println!("{size:>6}  {name}");
     }
     ensure!(too_large.is_empty(), "{}", too_large.join("\n"));
-    Ok(())
+    crate::durable_sizes::run()
 }
 
 fn measure(target: &Target, variant: &Variant) -> Result<Figures> {

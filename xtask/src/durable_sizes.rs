@@ -1,0 +1,56 @@
+//! What it costs a device that its session survives power cuts: flash and RAM of one application on Cortex-M4F, with its
+//! session in RAM, the same with marks, the same beside a map of `sequential-storage`, and durable in a store on flash.
+//!
+//! The application is xtask/durable-app. Built and linked as that of [`sizes`](crate::sizes); what a part adds is the
+//! difference of two images. RAM is that of statics: the session, its tables, the store's.
+
+use anyhow::{Context, Result};
+
+use crate::elf::Image;
+use crate::firmware::{self, Build, CORTEX_M4F};
+use crate::process::{root, scratch};
+
+/// What ours should add beside the map.
+const AIM: u64 = 4096;
+
+struct Figures {
+    flash: u64,
+    ram: u64,
+}
+
+pub fn run() -> Result<()> {
+    let [ram, marks, map, store] = [measure("")?, measure("marks")?, measure("map")?, measure("store")?];
+    let core = marks.flash - ram.flash;
+    let map = map.flash - ram.flash;
+    let ours = store.flash - marks.flash - map;
+    println!("\nWhat durability adds on {}, session and store on four pages of flash:", CORTEX_M4F.name);
+    println!("{:<26}{:>13}{:>8}", "", "flash", "RAM");
+    println!("{:<26}{:>13}{:>8}", "the session in RAM", ram.flash, ram.ram);
+    println!("{:<26}{:>+13}{:>+8}", "dunlin-core, `durable`", core, marks.ram - ram.ram);
+    println!("{:<26}{:>+13}{:>+8}", "dunlin-store", ours, store.ram - marks.ram);
+    println!("{:<26}{:>+13}", "sequential-storage", map);
+    println!("{:<26}{:>13}{:>8}", "durable", store.flash, store.ram);
+    let verdict = if core + ours <= AIM { "within" } else { "ABOVE" };
+    println!("ours: {} B is {verdict} {AIM} B, its target", core + ours);
+    Ok(())
+}
+
+fn measure(features: &str) -> Result<Figures> {
+    let target = &CORTEX_M4F;
+    let library = Build { package: "durable-app", target, opt_level: "z", lto: "fat", features }.run()?;
+    let directory = scratch("durable-app").join(target.triple);
+    let sources = [root().join("xtask/src/outside.s"), root().join("xtask/durable-app/src/outside.s")];
+    let objects = [directory.join("outside.o"), directory.join("outside-flash.o")];
+    for (source, object) in sources.iter().zip(&objects) {
+        firmware::assemble(target, source, object)?;
+    }
+    let name = if features.is_empty() { "ram" } else { features };
+    let image = directory.join(format!("{name}.elf"));
+    let roots = ["application".to_owned(), "figure:client".to_owned()];
+    let image = firmware::link_whole(target, &[&library, &objects[0], &objects[1]], &roots, &[], &image)?;
+    let image = Image::read(&image)?;
+    let flash = image.section(".text") + image.section(".rodata") + image.section(".data");
+    let ram = image.section(".data") + image.section(".bss");
+    image.symbol("figure:client").context("the size of the client is not in the image")?;
+    Ok(Figures { flash, ram })
+}
