@@ -14,7 +14,11 @@ pub struct Memory<'s> {
     /// One slot for each outgoing message that is not over.
     pub slots: &'s mut [Slot],
     /// One entry for each incoming message at QoS 1 or 2 whose exchange is not over. Must hold as many as the server
-    /// may have under way at QoS 2, and one more; mosquitto's default is 20.
+    /// may have under way at QoS 2, and one more. mosquitto's default is 20, but 2.0.11 answers each PUBCOMP with two
+    /// messages as long as its queue is not empty: a table of 21 then costs a connection ([`Fault::TooMany`]) for every
+    /// dozen messages of a backlog, and one with as many entries as the backlog has messages costs none.
+    ///
+    /// [`Fault::TooMany`]: crate::Fault::TooMany
     pub received: &'s mut [Received],
     /// Filters subscribed to at run time, and (un)subscriptions under way: see [`filter_len`].
     pub filters: &'s mut [u8],

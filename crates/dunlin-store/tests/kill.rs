@@ -2,7 +2,7 @@
 //! nothing twice.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -18,25 +18,39 @@ use crate::file::Scratch;
 const FILTERS: &[Filter<'static>] = &[Filter::literal("till/#", QoS::ExactlyOnce)];
 
 /// A stream to the broker, and a session's bytes over it.
-struct Link {
+pub struct Link {
     stream: TcpStream,
     begin: Clock,
 }
 
 impl Link {
-    fn open(port: u16) -> std::io::Result<Self> {
+    pub fn open(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_millis(2)))?;
         Ok(Self { stream, begin: Clock::now() })
     }
 
-    fn now(&self) -> Instant {
+    pub fn now(&self) -> Instant {
         Instant::from_millis(u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(0))
     }
 
+    /// Ends the stream in such a way that what was sent arrives: a socket that is closed while bytes wait to be read
+    /// resets the connection, and the other side may lose what it has not read.
+    pub fn finish(mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut rest = [0; 2048];
+        loop {
+            match self.stream.read(&mut rest) {
+                Ok(0) => return,
+                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
+                _ => {}
+            }
+        }
+    }
+
     /// Sends what there is, reads what comes. `Err`: the stream is over.
-    fn turn<S: Store<Error: std::fmt::Display>>(
+    pub fn turn<S: Store<Error: std::fmt::Display>>(
         &mut self,
         mqtt: &mut Durable<'_, S>,
         inbox: &mut Inbox<'_>,

@@ -1,5 +1,6 @@
 //! Stores under a session, against a model broker and a real one, with the power cut everywhere.
 
+mod backlog;
 mod file;
 mod flash;
 mod kill;

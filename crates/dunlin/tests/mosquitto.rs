@@ -513,3 +513,24 @@ fn many_clients_live_in_one_program() {
     }
     wait_until("all is delivered", || clients.iter().all(|client| client.stats().in_flight == 0));
 }
+
+#[test]
+fn a_backlog_arrives_once_and_in_order_with_room_for_a_part_of_it() {
+    let broker = Mosquitto::start();
+    let office = || builder(&broker.url(), "office").persistent().receive_window(20);
+    let client = office().connect().unwrap();
+    client.subscribe("till", QoS::ExactlyOnce).unwrap();
+    client.close(LONG).unwrap();
+    let till = Client::connect(&broker.url(), "till").unwrap();
+    let deliveries: Vec<_> = (0..300_u32)
+        .map(|number| till.publish(&Publish::new("till", number.to_string().as_bytes()).exactly_once()).unwrap())
+        .collect();
+    assert!(deliveries.iter().all(|delivery| delivery.wait(LONG).unwrap() == Outcome::Delivered));
+    // mosquitto has more exchanges open than its own limit while its queue is not empty, each time.
+    let client = office().subscribe("till", QoS::ExactlyOnce).connect().unwrap();
+    for number in 0..300_u32 {
+        let (_, payload, ..) = next(&client).expect("a message");
+        assert_eq!(payload, number.to_string().as_bytes());
+    }
+    client.close(LONG).unwrap();
+}

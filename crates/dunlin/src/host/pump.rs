@@ -389,8 +389,14 @@ impl Pump {
     /// What the turn comes to.
     fn outcome(&mut self, state: &mut State, now: Instant, result: Result<(), Fault>) -> Turn {
         if let Err(fault) = result {
-            (self.written, self.filled) = (0, 0);
-            return Turn::Close { reason: Reason::Fault(fault), until: now };
+            let until = if fault == Fault::TooMany {
+                // The acknowledgements of this turn leave: without them the next connection would begin as this one.
+                now.after_millis(500)
+            } else {
+                (self.written, self.filled) = (0, 0);
+                now
+            };
+            return Turn::Close { reason: Reason::Fault(fault), until };
         }
         let mut deadline = state.session.ask(|session| session.deadline());
         if self.is_held {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use dunlin_core::Instant;
+use dunlin_core::{Fault, Instant};
 
 use super::target::Plan;
 use super::{Stream, open};
@@ -28,10 +28,11 @@ enum Phase {
     },
     Up(Box<dyn Stream>),
     /// The last bytes must arrive: if there were unread bytes, the system would reset the connection, and the server
-    /// might never see the DISCONNECT. So it is read until the server closes it, for a moment.
+    /// might never see the DISCONNECT, or the last acknowledgements. So it is read until the server closes it, for a moment.
     Goodbye {
         stream: Box<dyn Stream>,
         until: Instant,
+        reason: Reason,
     },
     Over,
 }
@@ -74,21 +75,21 @@ impl Connection {
                     }
                 }
                 Phase::Up(stream) => match serve(stream.as_mut(), pump, waker) {
-                    Ok(Step::Over(Reason::Closed)) => {
+                    Ok(Step::Over(reason @ (Reason::Closed | Reason::Fault(Fault::TooMany)))) => {
                         let _ = stream.finish();
                         let Phase::Up(stream) = std::mem::replace(&mut self.phase, Phase::Over) else { continue };
                         let goodbye = u64::try_from(GOODBYE.as_millis()).unwrap_or_default();
-                        self.phase = Phase::Goodbye { stream, until: pump.host().now().after_millis(goodbye) };
+                        self.phase = Phase::Goodbye { stream, until: pump.host().now().after_millis(goodbye), reason };
                     }
                     Ok(Step::Over(reason)) => return self.end(reason),
                     Ok(sleep) => return sleep,
                     Err(error) => return self.end(error.into()),
                 },
-                Phase::Goodbye { stream, until } => {
-                    let until = *until;
+                Phase::Goodbye { stream, until, reason } => {
+                    let (until, reason) = (*until, reason.clone());
                     return match drain(stream.as_mut()) {
                         true if pump.host().now() < until => Step::Sleep(Some(until)),
-                        _ => self.end(Reason::Closed),
+                        _ => self.end(reason),
                     };
                 }
                 Phase::Over => return Step::Over(Reason::ServerClosed),
