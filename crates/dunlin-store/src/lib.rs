@@ -22,7 +22,7 @@ mod whole;
 
 pub use durable::{Durable, FilterError, PublishError, Recovery};
 #[cfg(feature = "std")]
-pub use file::FileStore;
+pub use file::{FileStore, KeptMessage, Snapshot};
 pub use flash::{Blocking, FlashStore};
 #[cfg(feature = "std")]
 pub use memory::MemoryStore;

@@ -4,30 +4,32 @@
 //! in the middle is counted and passed over. Whoever is given an answer has had it synchronised with the disk; those
 //! who wait at the same time share one synchronisation, led by the first of them.
 
-use std::collections::{BTreeMap, HashMap};
+mod kept;
+mod log;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage};
 
 use crate::store::{Damage, Entry, Store, StoreError};
 
-/// The format of what is written. Programs refuse a greater one.
-const FORMAT: u8 = 1;
-const MAGIC: &[u8] = b"dunlin";
+use kept::{Kept, Message};
+use log::{
+    HEAD, MAGIC, check_header, filter_record, header, last_record, mark_record, no_filter_record, put_head, record,
+    whole,
+};
+
 const LOG: &str = "log";
 const NEW: &str = "log.new";
 const LOCK: &str = "lock";
 
-/// Bytes of a record before its contents.
-const HEAD: usize = 8;
 /// A log shorter than this is not worth writing anew.
 const SMALL: u64 = 64 << 10;
 const DEFAULT_LIMIT: u64 = 64 << 20;
-const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
 type Error = StoreError<io::Error>;
 
@@ -42,6 +44,42 @@ pub struct FileStore {
     topic: String,
 }
 
+/// Everything that a store in files keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Outgoing QoS 2 messages past PUBREC, in the order of their PUBRECs.
+    pub released: Vec<PacketId>,
+    /// Outgoing messages that were not acknowledged, in the order in which they were put.
+    pub messages: Vec<KeptMessage>,
+    /// Incoming QoS 2 messages that were handled.
+    pub received: Vec<PacketId>,
+    /// Filters that were subscribed to at run time.
+    pub filters: Vec<(String, QoS)>,
+    /// The message that was put last, over or not: its identifier and order.
+    pub last: Option<(PacketId, u32)>,
+    /// What could not be read.
+    pub damage: Damage,
+}
+
+/// An outgoing message that was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptMessage {
+    /// Its packet identifier.
+    pub id: PacketId,
+    /// Its place in the order of messages.
+    pub order: u32,
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Its quality of service.
+    pub qos: QoS,
+    /// Whether the server is to keep it.
+    pub retain: bool,
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -49,6 +87,9 @@ struct Shared {
     ended: Condvar,
     /// Taken away from other processes for as long as this lives; `None` for a store that is only looked at.
     lock: Option<File>,
+    limit: u64,
+    /// Bytes of messages that are kept.
+    live: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -66,31 +107,6 @@ struct State {
     limit: u64,
     kept: Kept,
     damage: Damage,
-}
-
-/// What the log amounts to.
-#[derive(Debug, Default)]
-struct Kept {
-    /// By their place in the order, which is widened since it comes round.
-    messages: BTreeMap<u64, Message>,
-    names: HashMap<PacketId, u64>,
-    released: Vec<PacketId>,
-    received: Vec<PacketId>,
-    filters: Vec<(String, QoS)>,
-    last: Option<(PacketId, u64)>,
-    /// Bytes of the records that are still needed.
-    live: u64,
-}
-
-#[derive(Debug)]
-struct Message {
-    id: PacketId,
-    topic: String,
-    qos: QoS,
-    retain: bool,
-    /// Where its payload lies in the log.
-    at: u64,
-    len: u32,
 }
 
 impl FileStore {
@@ -145,8 +161,105 @@ impl FileStore {
     }
 
     fn of(state: State, lock: Option<File>) -> Self {
-        let shared = Shared { state: Mutex::new(state), ended: Condvar::new(), lock };
+        let (limit, live) = (state.limit, AtomicU64::new(state.kept.live));
+        let shared = Shared { state: Mutex::new(state), ended: Condvar::new(), lock, limit, live };
         Self { shared: Arc::new(shared), topic: String::new() }
+    }
+
+    /// Keeps several messages and then marks, all with one synchronisation. Messages go by identifier and order.
+    ///
+    /// # Errors
+    /// As [`Store::put`] and [`Store::mark`]; then nothing of it is kept for sure. Whether there is room,
+    /// [`room`](Self::room) tells before.
+    pub fn store(&self, messages: &[(PacketId, u32, Publish<'_>)], marks: &[Mark]) -> Result<(), Error> {
+        let mut records = Vec::new();
+        let mut places = Vec::with_capacity(messages.len());
+        for (id, order, publish) in messages {
+            let len = u32::try_from(publish.payload().len()).map_err(|_| StoreError::TooLarge)?;
+            records.extend(record(|body| {
+                put_head(body, *id, *order, publish);
+                body.extend(publish.payload());
+            }));
+            places.push(((records.len() - publish.payload().len()) as u64, len));
+        }
+        records.extend(marks.iter().filter_map(mark_record).flatten());
+        self.commit(&records, |kept, begin| {
+            for ((id, order, publish), (at, len)) in messages.iter().zip(places) {
+                let (topic, qos, retain) = (publish.topic().to_owned(), publish.qos(), publish.is_retain());
+                kept.put(*order, Message { id: *id, topic, qos, retain, at: begin + at, len });
+            }
+            marks.iter().for_each(|mark| kept.mark(mark));
+        })
+    }
+
+    /// Keeps filters with their quality of service, and forgets those without.
+    ///
+    /// # Errors
+    /// As [`Store::subscribe`].
+    pub fn set_filters(&self, filters: &[(String, Option<QoS>)]) -> Result<(), Error> {
+        let record = |(text, qos): &(String, Option<QoS>)| match qos {
+            Some(qos) => filter_record(text, *qos),
+            None => no_filter_record(text),
+        };
+        let records: Vec<u8> = filters.iter().flat_map(record).collect();
+        self.commit(&records, |kept, _| {
+            for (text, qos) in filters {
+                match qos {
+                    Some(qos) => kept.subscribe(text, *qos),
+                    None => kept.unsubscribe(text),
+                }
+            }
+        })
+    }
+
+    /// Bytes that a message with a topic and a payload of these lengths takes.
+    #[must_use]
+    pub const fn size(topic: usize, payload: usize) -> u64 {
+        (HEAD + 10 + topic + payload) as u64
+    }
+
+    /// Bytes for messages, free or not.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.shared.limit
+    }
+
+    /// Bytes for messages that are free now. Does not wait for anyone.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.shared.limit.saturating_sub(self.shared.live.load(Ordering::Relaxed))
+    }
+
+    /// Everything that is kept, read at once.
+    ///
+    /// # Errors
+    /// [`Medium`](StoreError::Medium): the log cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut messages = Vec::with_capacity(state.kept.messages.len());
+        for (order, message) in &state.kept.messages {
+            let mut payload = vec![0; message.len as usize];
+            state.log.seek(SeekFrom::Start(message.at)).map_err(Error::Medium)?;
+            state.log.read_exact(&mut payload).map_err(Error::Medium)?;
+            messages.push(KeptMessage {
+                id: message.id,
+                order: *order as u32,
+                topic: message.topic.clone(),
+                payload,
+                qos: message.qos,
+                retain: message.retain,
+            });
+        }
+        let Kept { released, received, filters, last, .. } = &state.kept;
+        Ok(Snapshot {
+            released: released.clone(),
+            messages,
+            received: received.clone(),
+            filters: filters.clone(),
+            last: last.map(|(id, order)| (id, order as u32)),
+            damage: state.damage,
+        })
     }
 
     /// Bytes of the log.
@@ -167,6 +280,7 @@ impl FileStore {
         let at = state.len;
         state.append(records)?;
         note(&mut state.kept, at);
+        self.shared.live.store(state.kept.live, Ordering::Relaxed);
         let (generation, target) = (state.generation, state.len);
         loop {
             if state.is_failed {
@@ -210,43 +324,18 @@ impl Store for FileStore {
     type Error = io::Error;
 
     async fn put(&mut self, id: PacketId, order: u32, publish: &Publish<'_>) -> Result<(), Error> {
-        let len = u32::try_from(publish.payload().len()).map_err(|_| StoreError::TooLarge)?;
-        let record = record(|body| {
-            body.push(kind::PUT);
-            body.extend(id.get().to_be_bytes());
-            body.extend(order.to_be_bytes());
-            body.push(publish.qos().bits() | if publish.is_retain() { 4 } else { 0 });
-            body.extend((publish.topic().len() as u16).to_be_bytes());
-            body.extend(publish.topic().as_bytes());
-            body.extend(publish.payload());
-        });
-        {
-            let state = self.state();
-            let size = record.len() as u64;
-            if size > state.limit {
-                return Err(StoreError::TooLarge);
-            }
-            if state.kept.live + size > state.limit {
-                return Err(StoreError::Full);
-            }
+        let size = Self::size(publish.topic().len(), publish.payload().len());
+        if size > self.shared.limit {
+            return Err(StoreError::TooLarge);
         }
-        self.commit(&record, |kept, at| {
-            let at = at + (record.len() - publish.payload().len()) as u64;
-            let message = Message {
-                id,
-                topic: publish.topic().to_owned(),
-                qos: publish.qos(),
-                retain: publish.is_retain(),
-                at,
-                len,
-            };
-            kept.put(order, message);
-        })
+        if size > self.room() {
+            return Err(StoreError::Full);
+        }
+        self.store(&[(id, order, *publish)], &[])
     }
 
     async fn mark(&mut self, marks: &[Mark]) -> Result<(), Error> {
-        let records: Vec<u8> = marks.iter().filter_map(mark_record).flatten().collect();
-        self.commit(&records, |kept, _| marks.iter().for_each(|mark| kept.mark(mark)))
+        self.store(&[], marks)
     }
 
     async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, Error> {
@@ -262,16 +351,11 @@ impl Store for FileStore {
     }
 
     async fn subscribe(&mut self, filter: &Filter<'_>) -> Result<(), Error> {
-        let (text, qos) = (filter.text(), filter.qos());
-        self.commit(&filter_record(text, qos), |kept, _| kept.subscribe(text, qos))
+        self.set_filters(&[(filter.text().to_owned(), Some(filter.qos()))])
     }
 
     async fn unsubscribe(&mut self, filter: &str) -> Result<(), Error> {
-        let record = record(|body| {
-            body.push(kind::UNSUBSCRIBE);
-            body.extend(filter.as_bytes());
-        });
-        self.commit(&record, |kept, _| kept.unsubscribe(filter))
+        self.set_filters(&[(filter.to_owned(), None)])
     }
 
     async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, Error> {
@@ -391,13 +475,10 @@ impl State {
             let mut payload = vec![0; message.len as usize];
             self.log.seek(SeekFrom::Start(message.at))?;
             self.log.read_exact(&mut payload)?;
+            let head = Publish::new(&message.topic, &[]).with_qos(message.qos);
+            let head = if message.retain { head.retain() } else { head };
             bytes.extend(record(|body| {
-                body.push(kind::PUT);
-                body.extend(message.id.get().to_be_bytes());
-                body.extend((*order as u32).to_be_bytes());
-                body.push(message.qos.bits() | if message.retain { 4 } else { 0 });
-                body.extend((message.topic.len() as u16).to_be_bytes());
-                body.extend(message.topic.as_bytes());
+                put_head(body, message.id, *order as u32, &head);
                 body.extend(&payload);
             }));
             places.push((*order, (bytes.len() - payload.len()) as u64));
@@ -419,189 +500,6 @@ impl State {
         self.synced = self.len;
         outcome
     }
-}
-
-impl Kept {
-    /// The order as a number that does not come round: the one closest to the last.
-    fn widen(&self, order: u32) -> u64 {
-        let last = self.last.map_or(u64::from(order) + (1 << 32), |(_, last)| last);
-        let distance = order.wrapping_sub(last as u32).cast_signed();
-        last.wrapping_add_signed(i64::from(distance))
-    }
-
-    fn put(&mut self, order: u32, message: Message) {
-        let order = self.widen(order);
-        if self.last.is_none_or(|(_, last)| order > last) {
-            self.last = Some((message.id, order));
-        }
-        self.live += size(&message);
-        if let Some(older) = self.names.insert(message.id, order) {
-            self.forget(older);
-        }
-        self.messages.insert(order, message);
-    }
-
-    fn forget(&mut self, order: u64) {
-        if let Some(message) = self.messages.remove(&order) {
-            self.live -= size(&message);
-        }
-    }
-
-    fn mark(&mut self, mark: &Mark) {
-        match mark.stage {
-            Stage::Released => {
-                if let Some(order) = self.names.remove(&mark.id) {
-                    self.forget(order);
-                }
-                if !self.released.contains(&mark.id) {
-                    self.released.push(mark.id);
-                }
-            }
-            Stage::Done => {
-                if let Some(order) = self.names.remove(&mark.id) {
-                    self.forget(order);
-                }
-                self.released.retain(|id| *id != mark.id);
-            }
-            Stage::Received if !self.received.contains(&mark.id) => self.received.push(mark.id),
-            Stage::Forgotten => self.received.retain(|id| *id != mark.id),
-            _ => {}
-        }
-    }
-
-    fn subscribe(&mut self, text: &str, qos: QoS) {
-        self.unsubscribe(text);
-        self.filters.push((text.to_owned(), qos));
-        self.live += filter_record(text, qos).len() as u64;
-    }
-
-    fn unsubscribe(&mut self, text: &str) {
-        if let Some(at) = self.filters.iter().position(|(other, _)| other == text) {
-            let (text, qos) = self.filters.remove(at);
-            self.live -= filter_record(&text, qos).len() as u64;
-        }
-    }
-
-    /// Takes the contents of a record that lie at this place. `false`: they make no sense.
-    fn replay(&mut self, body: &[u8], at: u64) -> bool {
-        self.try_replay(body, at).is_some()
-    }
-
-    fn try_replay(&mut self, body: &[u8], at: u64) -> Option<()> {
-        let (kind, rest) = body.split_first()?;
-        match *kind {
-            kind::PUT => {
-                let ([i1, i2, o1, o2, o3, o4, flags, t1, t2], rest) = rest.split_first_chunk::<9>()?;
-                let (topic, payload) = rest.split_at_checked(usize::from(u16::from_be_bytes([*t1, *t2])))?;
-                let message = Message {
-                    id: PacketId::new(u16::from_be_bytes([*i1, *i2]))?,
-                    topic: std::str::from_utf8(topic).ok()?.to_owned(),
-                    qos: QoS::from_bits(flags & 3)?,
-                    retain: flags & 4 != 0,
-                    at: at + (body.len() - payload.len()) as u64,
-                    len: payload.len() as u32,
-                };
-                self.put(u32::from_be_bytes([*o1, *o2, *o3, *o4]), message);
-            }
-            kind::MARK => {
-                let ([stage, i1, i2], _) = rest.split_first_chunk::<3>()?;
-                let stage = STAGES.iter().find(|(number, _)| number == stage).map(|(_, stage)| *stage)?;
-                self.mark(&Mark { id: PacketId::new(u16::from_be_bytes([*i1, *i2]))?, stage });
-            }
-            kind::LAST => {
-                let ([i1, i2, o1, o2, o3, o4], _) = rest.split_first_chunk::<6>()?;
-                let order = self.widen(u32::from_be_bytes([*o1, *o2, *o3, *o4]));
-                self.last = Some((PacketId::new(u16::from_be_bytes([*i1, *i2]))?, order));
-            }
-            kind::SUBSCRIBE => {
-                let (qos, text) = rest.split_first()?;
-                self.subscribe(std::str::from_utf8(text).ok()?, QoS::from_bits(*qos)?);
-            }
-            kind::UNSUBSCRIBE => self.unsubscribe(std::str::from_utf8(rest).ok()?),
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-/// Kinds of records, their first byte.
-mod kind {
-    pub const PUT: u8 = 1;
-    pub const MARK: u8 = 2;
-    pub const SUBSCRIBE: u8 = 3;
-    pub const UNSUBSCRIBE: u8 = 4;
-    /// The message put last, if it is over.
-    pub const LAST: u8 = 5;
-}
-
-/// Stages as they are written. A message that is accepted has a record of its own.
-const STAGES: [(u8, Stage); 4] = [(1, Stage::Released), (2, Stage::Done), (3, Stage::Received), (4, Stage::Forgotten)];
-
-fn size(message: &Message) -> u64 {
-    (HEAD + 10 + message.topic.len()) as u64 + u64::from(message.len)
-}
-
-fn record(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = vec![0; HEAD];
-    fill(&mut bytes);
-    let len = ((bytes.len() - HEAD) as u32).to_be_bytes();
-    let sum = checksum(len, &bytes[HEAD..]).to_be_bytes();
-    bytes[..4].copy_from_slice(&len);
-    bytes[4..HEAD].copy_from_slice(&sum);
-    bytes
-}
-
-fn mark_record(mark: &Mark) -> Option<Vec<u8>> {
-    let (stage, _) = STAGES.iter().find(|(_, stage)| *stage == mark.stage)?;
-    Some(record(|body| {
-        body.extend([kind::MARK, *stage]);
-        body.extend(mark.id.get().to_be_bytes());
-    }))
-}
-
-fn filter_record(text: &str, qos: QoS) -> Vec<u8> {
-    record(|body| {
-        body.extend([kind::SUBSCRIBE, qos.bits()]);
-        body.extend(text.as_bytes());
-    })
-}
-
-fn last_record(id: PacketId, order: u32) -> Vec<u8> {
-    record(|body| {
-        body.push(kind::LAST);
-        body.extend(id.get().to_be_bytes());
-        body.extend(order.to_be_bytes());
-    })
-}
-
-fn header() -> Vec<u8> {
-    record(|body| {
-        body.extend(MAGIC);
-        body.push(FORMAT);
-    })
-}
-
-fn check_header(body: &[u8]) -> Result<(), Error> {
-    match body.strip_prefix(MAGIC) {
-        Some([format]) if *format > FORMAT => Err(StoreError::Newer { format: *format }),
-        Some([_]) => Ok(()),
-        _ => Err(StoreError::Region),
-    }
-}
-
-/// The contents of the record at the front, if it is whole.
-fn whole(bytes: &[u8]) -> Option<&[u8]> {
-    let ([l1, l2, l3, l4, sum @ ..], rest) = bytes.split_first_chunk::<HEAD>()?;
-    let len = [*l1, *l2, *l3, *l4];
-    let body = rest.get(..usize::try_from(u32::from_be_bytes(len)).ok()?)?;
-    (!body.is_empty() && checksum(len, body) == u32::from_be_bytes(*sum)).then_some(body)
-}
-
-fn checksum(len: [u8; 4], body: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
-    digest.update(&len);
-    digest.update(body);
-    digest.finalize()
 }
 
 /// A file that was made or renamed is there after a crash only when its directory is on the disk.
