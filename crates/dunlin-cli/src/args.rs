@@ -56,8 +56,21 @@ Examples:
   Each line of a log as a message, exactly once even if the link breaks on the way: the
   server has to know the client again, so it needs a name (-i) and a session (-c):
       tail -F meter.log | dunlin pub -t meter/9 -q 2 -l -i meter-9 -c
+  Also if this process is killed: what was read is safe once it is in the store
+      meter | dunlin pub -t meter/9 -q 2 -l -i meter-9 --store /var/lib/meter
+  Deliver what an earlier run left in its store, and nothing new:
+      dunlin pub -i meter-9 --store /var/lib/meter
   With a password that neither `ps` nor the shell's history shows:
       dunlin pub -u meter --password-file ~/.meter-password -t meter/9 -m 21.5";
+
+const PUB_STORE: &str = "\
+With --store:
+  A message at QoS 1 or 2 is accepted when it is in the store; from then on it is delivered, at
+  QoS 2 exactly once, whatever becomes of this process: by this run, or by the next one with
+  the same directory, identifier and server. Input is not remembered: a line that was read and
+  was not stored when the process was killed is gone, and what is given again is published
+  again. `dunlin store show DIR` says how many messages the store has taken, in the order of
+  the input: go on behind so many lines.";
 
 const SUB_EXAMPLES: &str = "\
 Examples:
@@ -68,6 +81,9 @@ Examples:
   Keep the place: while it does not run, the server keeps messages at QoS 1 and 2, and each
   message at QoS 2 is printed once, also across broken links and restarts:
       dunlin sub -t 'meter/+' -q 2 -i archive -c >> archive.txt
+  The same also if it is killed: what was printed in the instant before, and is not marked in the
+  store yet, is printed again, and standard error says so:
+      dunlin sub -t 'meter/+' -q 2 -i archive --store /var/lib/archive >> archive.txt
   One JSON object per line:
       dunlin sub -t 'plant/#' -F %j
 
@@ -80,8 +96,10 @@ Formats for -F:
   \\n \\t \\r \\0 \\a \\e \\v \\\\ as in C";
 
 #[derive(Args)]
-#[command(override_usage = "dunlin pub [OPTIONS] -t <TOPIC> <-m <TEXT>|-f <FILE>|-s|-l|-n>")]
-#[command(disable_help_flag = true, after_help = format!("{PUB_EXAMPLES}\n\n{}", exit::HELP))]
+#[command(
+    override_usage = "dunlin pub [OPTIONS] -t <TOPIC> <-m <TEXT>|-f <FILE>|-s|-l|-n>\n       dunlin pub [OPTIONS] -i <ID> --store <DIR>"
+)]
+#[command(disable_help_flag = true, after_help = format!("{PUB_EXAMPLES}\n\n{PUB_STORE}\n\n{}", exit::HELP))]
 pub struct PubArgs {
     /// Topic to publish to
     #[arg(short = 't', long, value_name = "TOPIC")]
@@ -112,7 +130,7 @@ pub struct PubArgs {
 
 /// Where the payload comes from.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct Source {
     /// The payload
     #[arg(short = 'm', long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -129,6 +147,14 @@ pub struct Source {
     /// Publish an empty message
     #[arg(short = 'n', long)]
     pub null_message: bool,
+}
+
+impl Source {
+    /// Whether there is anything to publish.
+    pub fn is_given(&self) -> bool {
+        let Self { message, file, stdin_file, stdin_line, null_message } = self;
+        message.is_some() || file.is_some() || *stdin_file || *stdin_line || *null_message
+    }
 }
 
 #[derive(Args)]
@@ -206,6 +232,9 @@ pub struct ConnectionArgs {
     /// Keep the session: the server remembers subscriptions and messages under the client identifier
     #[arg(short = 'c', long)]
     pub disable_clean_session: bool,
+    /// Keep the session in this directory, so that it survives the end of this process, too: see below
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
     /// User name
     #[arg(short = 'u', long, value_name = "NAME")]
     pub username: Option<String>,

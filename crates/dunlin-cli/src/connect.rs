@@ -35,6 +35,9 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
     if args.disable_clean_session && args.id.as_deref().is_none_or(str::is_empty) {
         return Err(Failure::usage("-c keeps a session for a client identifier: give one with -i"));
     }
+    if args.store.is_some() && args.id.as_deref().is_none_or(str::is_empty) {
+        return Err(Failure::usage("--store keeps a session for a client identifier: give one with -i"));
+    }
     let (address, topic) = address(args)?;
     let user_name = args.username.clone().or_else(|| address.user_name().map(str::to_owned));
     let password = match password(args)? {
@@ -58,6 +61,9 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
     }
     if args.disable_clean_session {
         builder = builder.persistent();
+    }
+    if let Some(directory) = &args.store {
+        builder = builder.store(crate::store::open(directory)?);
     }
     builder = match (user_name, password) {
         (Some(user_name), Some(password)) => builder.credentials(&user_name, &password),

@@ -70,6 +70,7 @@ impl Failure {
             Reason::Fault(Fault::Options(_)) => 2,
             Reason::Fault(_) => 7,
             Reason::Tls(_) => 9,
+            Reason::Store(_) => 1,
             _ => 3,
         };
         Self { code, text: reason.to_string() }

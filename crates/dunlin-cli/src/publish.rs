@@ -24,9 +24,17 @@ use crate::supervise::{self, Task, Work};
 /// See [`crate::exit::HELP`].
 pub fn run(args: PubArgs) -> Result<(), Failure> {
     let Connection { builder, server, topic } = connect::connection(&args.connection)?;
+    let is_new = args.source.is_given();
+    if !is_new && args.connection.store.is_none() {
+        return Err(Failure::usage("nothing to publish: give one of --message, -f, -s, -l and -n; see --help"));
+    }
     let topic = args.topic.clone().or(topic);
-    let topic = topic.ok_or_else(|| Failure::usage("no topic: give one with -t, or in the URL of -L"))?;
-    if !dunlin::topic::is_name(&topic) {
+    let topic = match topic {
+        Some(topic) => topic,
+        None if !is_new => String::new(),
+        None => return Err(Failure::usage("no topic: give one with -t, or in the URL of -L")),
+    };
+    if is_new && !dunlin::topic::is_name(&topic) {
         return Err(Failure::usage(format!("{topic:?} is no topic to publish to: it is empty, or has + or # in it")));
     }
     // A file that cannot be read is no reason to connect.
@@ -38,7 +46,9 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
     let (qos, is_retain, repeat, delay, source) = (args.qos, args.retain, args.repeat, args.repeat_delay, args.source);
     supervise::run(&client, task, move |client| {
         let mut outgoing = Outgoing { client, topic, qos, is_retain, held, pending: VecDeque::new(), in_doubt: 0 };
-        if source.stdin_line {
+        if !is_new {
+            // What the store holds is on its way already.
+        } else if source.stdin_line {
             outgoing.lines(&mut stdin().lock())?;
         } else {
             let payload = ready.map_or_else(standard_input, Ok)?;
@@ -106,7 +116,12 @@ impl Outgoing<'_> {
         let message = Publish::new(&self.topic, payload).with_qos(self.qos);
         let message = if self.is_retain { message.retain() } else { message };
         let delivery = loop {
-            match self.client.publish(&message) {
+            // With a store, `publish` waits for the disk; lines that come quickly share one wait.
+            let result = match self.client.try_publish(&message) {
+                Err(Error::Publish(PublishError::Full)) => self.client.publish(&message),
+                result => result,
+            };
+            match result {
                 Ok(delivery) => break delivery,
                 Err(Error::Publish(PublishError::Full)) => {}
                 Err(Error::Publish(PublishError::Offline)) => match self.client.wait_connected(WHILE) {

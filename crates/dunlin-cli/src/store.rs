@@ -16,14 +16,31 @@ pub fn run(command: &StoreCommand) -> Result<(), Failure> {
     }
 }
 
-fn show(directory: &Path) -> Result<(), Failure> {
-    let failed = |error: StoreError<std::io::Error>| {
-        let what = match &error {
-            StoreError::Medium(error) if error.kind() == ErrorKind::NotFound => "no store there".to_owned(),
-            error => error.to_string(),
-        };
-        Failure::local(format!("{}: {what}", directory.display()))
+/// The store of a session, for `--store`.
+///
+/// # Errors
+/// The directory cannot be used, or another process uses it.
+pub fn open(directory: &Path) -> Result<FileStore, Failure> {
+    let store = FileStore::open(directory).map_err(|error| failed(directory, &error))?;
+    let damage = store.damage();
+    if damage.records > 0 || damage.is_reset {
+        let records = u64::from(damage.records);
+        let directory = directory.display();
+        anstream::eprintln!("dunlin: {directory}: {records} records cannot be read: what they held is lost");
+    }
+    Ok(store)
+}
+
+fn failed(directory: &Path, error: &StoreError<std::io::Error>) -> Failure {
+    let what = match error {
+        StoreError::Medium(error) if error.kind() == ErrorKind::NotFound => "no store there".to_owned(),
+        error => error.to_string(),
     };
+    Failure::local(format!("{}: {what}", directory.display()))
+}
+
+fn show(directory: &Path) -> Result<(), Failure> {
+    let failed = |error: StoreError<std::io::Error>| failed(directory, &error);
     let mut store = FileStore::read_only(directory).map_err(failed)?;
     let damage = store.damage();
     let mut index = 0;
@@ -44,6 +61,8 @@ fn show(directory: &Path) -> Result<(), Failure> {
     let s = |count: u64| if count == 1 { "" } else { "s" };
     let bytes = store.log_len();
     anstream::println!("{index} entr{} in {bytes} byte{}", if index == 1 { "y" } else { "ies" }, s(bytes));
+    let taken = store.last().map_or(0, |(_, order)| u64::from(order) + 1);
+    anstream::println!("{taken} message{} taken since the store was made", s(taken));
     if damage.records > 0 {
         let records = u64::from(damage.records);
         return Err(Failure::local(format!("{records} record{} cannot be read: what they held is lost", s(records))));

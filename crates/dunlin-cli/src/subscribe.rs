@@ -32,7 +32,13 @@ pub fn run(mut args: SubArgs) -> Result<(), Failure> {
             return Err(Failure::usage(text));
         }
     }
-    let client = builder.manual_acks().start()?;
+    let mut builder = builder.manual_acks();
+    if args.is_asked_by_client() {
+        for filter in &args.topics {
+            builder = builder.subscribe(filter, args.qos);
+        }
+    }
+    let client = builder.start()?;
     let connection = args.connection.clone();
     let work = Work::Subscribe { filters: args.topics.len() };
     let task = Task { server, connection: &connection, timeout: args.timeout, work };
@@ -43,6 +49,13 @@ pub fn run(mut args: SubArgs) -> Result<(), Failure> {
         Err(Stop::Client(error)) => Err(error.into()),
         Ok(()) => Ok(()),
     })
+}
+
+impl SubArgs {
+    /// With a store, filters that are subscribed to by request would be kept for runs that do not name them.
+    fn is_asked_by_client(&self) -> bool {
+        self.connection.store.is_some() && !self.exit_when_subscribed
+    }
 }
 
 /// Why nothing more is printed.
@@ -58,7 +71,8 @@ const AT_ONCE: usize = 8;
 const WHILE: Duration = Duration::from_secs(3600);
 
 fn print(client: &Client, args: &SubArgs) -> Result<(), Stop> {
-    let filters: Vec<_> = args.topics.iter().map(|filter| (filter.as_str(), args.qos)).collect();
+    let topics = if args.is_asked_by_client() { &[][..] } else { &args.topics };
+    let filters: Vec<_> = topics.iter().map(|filter| (filter.as_str(), args.qos)).collect();
     let requests: Result<Vec<_>, _> = filters.chunks(AT_ONCE).map(|some| client.request_subscribe(some)).collect();
     let mut requests = requests?;
     let unwanted: Vec<_> = args.unsubscribe.iter().map(String::as_str).collect();
@@ -84,6 +98,11 @@ fn print(client: &Client, args: &SubArgs) -> Result<(), Stop> {
         let is_wanted = !(args.no_retained && message.is_retain()
             || args.filter_out.iter().any(|filter| topic::matches(filter, message.topic())));
         if is_wanted {
+            // Known to the store are only messages whose acknowledgement it has.
+            if message.is_dup() && args.connection.store.is_some() && !args.connection.quiet {
+                let topic = message.topic();
+                anstream::eprintln!("dunlin: the next message, on {topic}, may have been printed before");
+            }
             write(&message, args).map_err(Stop::Write)?;
             left = left.map(|left| left - 1);
             if args.remove_retained && message.is_retain() {

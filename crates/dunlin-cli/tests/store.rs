@@ -27,5 +27,9 @@ fn it_prints_what_is_stored_and_says_where_there_is_no_store() {
     let (code, out, error) = show(&directory);
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(code, Some(0), "{error}");
-    assert!(out.starts_with("out  #1     QoS 2  till/12/sale, 4 bytes\n1 entry in "), "{out}");
+    assert!(
+        out.starts_with("out  #1     QoS 2  till/12/sale, 4 bytes\n1 entry in ")
+            && out.ends_with("\n1 message taken since the store was made\n"),
+        "{out}"
+    );
 }

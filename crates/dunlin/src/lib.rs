@@ -69,6 +69,8 @@ pub mod proxy;
 pub mod reconnect;
 #[cfg(feature = "std")]
 pub mod router;
+#[cfg(feature = "store")]
+pub use dunlin_store as store;
 #[cfg(feature = "rustls")]
 pub mod tls;
 #[cfg(feature = "std")]

@@ -7,6 +7,7 @@ mod demo;
 mod pki;
 mod publish;
 mod signals;
+mod store;
 mod subscribe;
 mod tls;
 mod tool;

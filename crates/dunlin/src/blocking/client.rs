@@ -77,7 +77,7 @@ impl Client {
 
     fn start(builder: Builder, must_connect: bool) -> Result<Self, Error> {
         let (target, settings) = builder.finish()?;
-        let host = Arc::new(Host::new(settings, Instant::now)?);
+        let host = Host::start(settings, Instant::now)?;
         let system = |error| Error::System(Arc::new(error));
         let poll = mio::Poll::new().map_err(system)?;
         let waker = mio::Waker::new(poll.registry(), WAKE).map_err(system)?;
@@ -120,15 +120,24 @@ impl Client {
     /// As [`publish`](Self::publish).
     pub fn publish_replacing(&self, message: &Publish<'_>, policy: Replace) -> Result<Delivery, Error> {
         let mut ticket = Ticket::default();
-        if let Poll::Ready(result) = self.host().poll_publish(message, policy, &mut ticket, None) {
-            return result;
+        let mut result = self.host().poll_publish(message, policy, &mut ticket, None);
+        if result.is_pending() {
+            let until = Instant::now() + self.host().settings.timeout;
+            let waited = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
+            result = Poll::Ready(waited.unwrap_or_else(|| {
+                self.host().leave_room(&mut ticket);
+                Err(PublishError::Full.into())
+            }));
         }
-        let until = Instant::now() + self.host().settings.timeout;
-        let result = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
-        result.unwrap_or_else(|| {
-            self.host().leave_room(&mut ticket);
-            Err(PublishError::Full.into())
-        })
+        let Poll::Ready(result) = result else { return Err(PublishError::Full.into()) };
+        #[cfg(feature = "store")]
+        if let Ok(delivery) = &result
+            && self.host().poll_stored(delivery, None).is_pending()
+        {
+            // The disk may take its time; that the message was accepted cannot be taken back.
+            wait(None, |waker| self.host().poll_stored(delivery, Some(waker))).unwrap_or(Ok(()))?;
+        }
+        result
     }
 
     /// Publishes a request, and waits for its answer: the next message on `reply_topic` that is not a retained one, up to

@@ -72,7 +72,7 @@ impl Builder {
     /// What is wrong with the URL or the options.
     pub fn build(self) -> Result<(Client, Messages, Driver), Error> {
         let (target, settings) = self.finish()?;
-        let host = Arc::new(Host::new(settings, || tokio::time::Instant::now().into_std())?);
+        let host = Host::start(settings, || tokio::time::Instant::now().into_std())?;
         let driver = Driver::new(host.clone(), target);
         let shared = Arc::new(Shared { host });
         Ok((Client { shared: shared.clone() }, Messages { shared, ticket: 0 }, driver))

@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub receive_window: usize,
     pub filter_bytes: usize,
     pub max_packet: usize,
+    #[cfg(feature = "store")]
+    pub store: Option<dunlin_store::FileStore>,
 }
 
 #[derive(Clone)]
@@ -102,6 +104,8 @@ impl Builder {
             receive_window: 16_384,
             filter_bytes: 64 << 10,
             max_packet: 16 << 20,
+            #[cfg(feature = "store")]
+            store: None,
         };
         Self { target: address.map(Target::new), settings }
     }
@@ -111,6 +115,23 @@ impl Builder {
     #[must_use]
     pub fn persistent(mut self) -> Self {
         self.settings.is_persistent = true;
+        self
+    }
+
+    /// Keeps the session in this store, so that it survives the process, whatever ends it: [`persistent`](Self::persistent),
+    /// and messages at QoS 1 and 2 that were accepted arrive, at QoS 2 exactly once; incoming messages at QoS 2 whose
+    /// acknowledgement was stored are not shown again; filters that were subscribed to at run time are subscribed to
+    /// again. One store belongs to one client identifier and one server.
+    ///
+    /// Publishing returns when the message is on the disk; what is published at the same time shares one
+    /// synchronisation, and so do all messages of `try_publish`, which does not wait for it. A full store is
+    /// [`PublishError::Full`](dunlin_core::PublishError::Full); a disk that fails ends the client. With
+    /// [`manual_acks`](Self::manual_acks), only what the application has acknowledged counts as shown: a message that
+    /// comes again after a restart has [`is_dup`](super::Message::is_dup).
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub fn store(mut self, store: dunlin_store::FileStore) -> Self {
+        self.settings.store = Some(store);
         self
     }
 
@@ -331,6 +352,10 @@ impl Settings {
         options = options.window(self.window);
         if self.is_persistent {
             options = options.persistent();
+        }
+        #[cfg(feature = "store")]
+        if self.store.is_some() {
+            options = options.durable();
         }
         if self.is_manual {
             options = options.manual_acks();

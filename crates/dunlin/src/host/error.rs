@@ -54,6 +54,9 @@ pub enum Reason {
     /// The proxy made no tunnel.
     #[cfg(feature = "proxy")]
     Proxy(crate::proxy::ProxyError),
+    /// The store failed: nothing can be promised any more.
+    #[cfg(feature = "store")]
+    Store(Arc<dunlin_store::StoreError<io::Error>>),
     /// This side closed it.
     Closed,
 }
@@ -76,6 +79,11 @@ pub enum WebSocketError {
 }
 
 impl Reason {
+    #[cfg(feature = "store")]
+    pub(crate) fn store(error: dunlin_store::StoreError<io::Error>) -> Self {
+        Self::Store(Arc::new(error))
+    }
+
     /// Whether another attempt may go better.
     #[must_use]
     pub fn may_heal(&self) -> bool {
@@ -89,6 +97,8 @@ impl Reason {
             Self::WebSocket(_) => true,
             #[cfg(feature = "proxy")]
             Self::Proxy(_) => true,
+            #[cfg(feature = "store")]
+            Self::Store(_) => false,
             Self::Closed => false,
         }
     }
@@ -106,6 +116,8 @@ impl fmt::Display for Reason {
             Self::WebSocket(error) => error.fmt(f),
             #[cfg(feature = "proxy")]
             Self::Proxy(error) => error.fmt(f),
+            #[cfg(feature = "store")]
+            Self::Store(error) => error.fmt(f),
             Self::Closed => f.write_str("closed"),
         }
     }

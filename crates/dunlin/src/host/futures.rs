@@ -15,7 +15,12 @@ use super::{Delivery, Error, Host, Ticket};
 impl Host {
     pub async fn publish(self: &Arc<Self>, publish: &Publish<'_>, replace: Replace) -> Result<Delivery, Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_room };
-        poll_fn(|cx| self.poll_publish(publish, replace, &mut place.ticket, Some(cx.waker()))).await
+        let delivery = poll_fn(|cx| self.poll_publish(publish, replace, &mut place.ticket, Some(cx.waker()))).await;
+        #[cfg(feature = "store")]
+        if let Ok(delivery) = &delivery {
+            poll_fn(|cx| self.poll_stored(delivery, Some(cx.waker()))).await?;
+        }
+        delivery
     }
 
     #[cfg(feature = "tokio")]

@@ -21,6 +21,8 @@ use rustc_hash::FxHashMap;
 
 mod builder;
 mod deliveries;
+#[cfg(feature = "store")]
+mod durable;
 mod error;
 mod futures;
 mod owned;
@@ -97,6 +99,8 @@ struct State {
     events: Vec<Event>,
     /// To be woken when the driver looks next.
     wakes: Vec<Waker>,
+    #[cfg(feature = "store")]
+    durable: Option<durable::Durable>,
 }
 
 struct Payload {
@@ -191,8 +195,24 @@ impl Host {
     pub fn new(settings: Arc<Settings>, clock: Clock) -> Result<Self, Error> {
         let (count, bytes) = settings.queue;
         let limit = Load { count, arena: bytes.min(ARENA), bytes };
-        let mut session = OwnedSession::with(settings.clone(), 2 * limit.arena, 2 * limit.count);
+        let (tx, slots) = (2 * limit.arena, 2 * limit.count);
+        #[cfg(feature = "store")]
+        let stored = settings.store.as_ref().map(durable::Durable::open).transpose()?;
+        #[cfg(feature = "store")]
+        let (tx, slots) = {
+            let (more_tx, more_slots) = stored.as_ref().map_or((0, 0), |(_, snapshot)| durable::memory(snapshot));
+            (tx + more_tx, slots + more_slots)
+        };
+        let mut session = OwnedSession::with(settings.clone(), tx, slots);
         let mut requests = Requests::default();
+        #[cfg(feature = "store")]
+        for (text, qos) in stored.iter().flat_map(|(_, snapshot)| &snapshot.filters) {
+            if settings.subscriptions.iter().all(|(other, _)| other != text) {
+                let (id, texts) = subscribe(&mut session, &[(text, *qos)])?;
+                let number = requests.add(id, texts);
+                requests.drop_token(number);
+            }
+        }
         // Some servers take no more than eight at a time.
         for group in settings.subscriptions.chunks(8) {
             let texts: Vec<_> = group.iter().map(|(text, qos)| (text.as_str(), *qos)).collect();
@@ -200,7 +220,8 @@ impl Host {
             let number = requests.add(id, texts);
             requests.drop_token(number);
         }
-        let state = State {
+        #[cfg_attr(not(feature = "store"), expect(unused_mut, reason = "only a store changes it"))]
+        let mut state = State {
             session,
             deliveries: Deliveries::default(),
             requests,
@@ -222,8 +243,23 @@ impl Host {
             stats: Stats::default(),
             events: Vec::new(),
             wakes: Vec::new(),
+            #[cfg(feature = "store")]
+            durable: None,
         };
+        #[cfg(feature = "store")]
+        if let Some((durable, snapshot)) = stored {
+            state.restore(snapshot);
+            state.durable = Some(durable);
+        }
         Ok(Self { settings, state: Mutex::new(state), inward: Mutex::default(), clock, zero: clock() })
+    }
+
+    /// A host, with the threads that it needs.
+    pub fn start(settings: Arc<Settings>, clock: Clock) -> Result<Arc<Self>, Error> {
+        let host = Arc::new(Self::new(settings, clock)?);
+        #[cfg(feature = "store")]
+        host.start_store()?;
+        Ok(host)
     }
 
     /// Time as the session counts it.
@@ -285,7 +321,10 @@ impl Host {
     pub fn subscribe(self: &Arc<Self>, filters: &[(&str, QoS)]) -> Result<Pending, Error> {
         let mut state = self.state();
         state.check_open()?;
-        let (id, filters) = subscribe(&mut state.session, filters)?;
+        let (id, texts) = subscribe(&mut state.session, filters)?;
+        #[cfg(feature = "store")]
+        state.durable.iter_mut().for_each(|durable| durable.subscribe(filters));
+        let filters = texts;
         let number = state.requests.add(id, filters.clone());
         let driver = state.call_driver();
         drop(state);
@@ -297,6 +336,8 @@ impl Host {
         let mut state = self.state();
         state.check_open()?;
         let id = state.session.on(|session| session.unsubscribe(filters))?;
+        #[cfg(feature = "store")]
+        state.durable.iter_mut().for_each(|durable| durable.unsubscribe(filters));
         state.requests.forget(filters);
         let number = state.requests.add(id, Vec::new());
         let driver = state.call_driver();
@@ -484,6 +525,10 @@ impl State {
     }
 
     fn publish(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
+        #[cfg(feature = "store")]
+        if let Some(durable) = self.durable.as_ref().filter(|_| publish.qos() != QoS::AtMostOnce) {
+            durable.check(publish)?;
+        }
         let result = match (replace, publish.qos()) {
             (Replace::Nothing, _) | (_, QoS::AtMostOnce) => self.admit(publish, Replace::Nothing),
             (Replace::SameTopic, _) => self.replace_same_topic(publish),
@@ -495,6 +540,10 @@ impl State {
             },
         };
         self.stats.published += u64::from(result.is_ok());
+        #[cfg(feature = "store")]
+        if let (Ok((Some(id), number)), Some(durable)) = (&result, &mut self.durable) {
+            durable.accept(*id, *number, publish);
+        }
         #[cfg(feature = "tracing")]
         if result.is_ok() {
             tracing::trace!(topic = publish.topic(), len = publish.payload().len(), qos = ?publish.qos(), "accepted");
@@ -606,6 +655,8 @@ impl State {
     /// Messages and requests that are not over.
     fn unfinished_count(&self) -> usize {
         let is_idle = self.session.ask(|session| session.is_idle());
+        #[cfg(feature = "store")]
+        let is_idle = is_idle && !self.is_storing();
         self.deliveries.count().max(usize::from(!is_idle))
     }
 }

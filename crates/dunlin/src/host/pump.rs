@@ -124,6 +124,8 @@ impl Pump {
             }
         }
         self.time_ping(state);
+        #[cfg(feature = "store")]
+        state.call_store();
         let turn = self.outcome(state, now, result);
         if !state.room.is_empty() && state.load().count < state.limit.count {
             self.wakes.extend(state.room.first());
@@ -432,6 +434,8 @@ impl Host {
             wakes.extend(deliveries.wakers());
             wakes.extend(requests.wakers());
             wakes.extend(replies.wakers());
+            #[cfg(feature = "store")]
+            wakes.extend(state.durable.iter_mut().flat_map(|durable| durable.wakers()));
             self.inward().end(reason, &mut wakes);
         }
         drop(state);

@@ -1,0 +1,282 @@
+//! What a client keeps over restarts.
+//!
+//! A thread stores. It takes all that waits, messages and marks, while it holds the lock of the state; brings it to the
+//! disk with one synchronisation, without the lock; and tells the session, which lets nothing leave that depends on more
+//! than that. So what is published meanwhile goes to the disk together, and neither the driver nor a publisher at QoS 0
+//! ever waits for the disk. Without a store there is no thread, and nothing to ask but an `Option`.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::task::{Poll, Waker};
+use std::thread;
+
+use dunlin_core::memory::tx_len;
+use dunlin_core::{External, Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage};
+use dunlin_store::{FileStore, Snapshot};
+use rustc_hash::FxHashMap;
+
+use super::deliveries::Load;
+use super::error::{Error, Reason};
+use super::{Delivery, EXTERNAL, Host, Payload, State, wake};
+
+/// The state's share: what is not on the disk yet.
+pub(super) struct Durable {
+    store: FileStore,
+    /// Its order: of the next message.
+    order: u32,
+    waiting: Vec<Put>,
+    /// What messages that wait, or are being stored, will take.
+    bytes: u64,
+    unstored: FxHashMap<PacketId, Unstored>,
+    /// Filters added, with their quality of service, and removed: kept here until they are stored.
+    filters: Vec<(String, Option<QoS>)>,
+    /// Tells the thread that there is something to store.
+    bell: SyncSender<()>,
+    listener: Option<Receiver<()>>,
+}
+
+/// A message that is to be stored.
+struct Put {
+    id: PacketId,
+    order: u32,
+    number: u64,
+    topic: String,
+    payload: Vec<u8>,
+    qos: QoS,
+    retain: bool,
+}
+
+struct Unstored {
+    number: u64,
+    waker: Option<Waker>,
+}
+
+/// What one synchronisation brings to the disk.
+struct Batch {
+    messages: Vec<Put>,
+    marks: Vec<Mark>,
+    filters: Vec<(String, Option<QoS>)>,
+}
+
+impl Durable {
+    /// What the store holds, and the state's share.
+    pub fn open(store: &FileStore) -> Result<(Self, Snapshot), Error> {
+        let snapshot = store.snapshot().map_err(|error| Error::Ended(Reason::store(error)))?;
+        let order = snapshot.last.map_or(0, |(_, order)| order.wrapping_add(1));
+        // One ring is enough, however often it is rung.
+        let (bell, listener) = sync_channel(1);
+        let durable = Self {
+            store: store.clone(),
+            order,
+            waiting: Vec::new(),
+            bytes: 0,
+            unstored: FxHashMap::default(),
+            filters: Vec::new(),
+            bell,
+            listener: Some(listener),
+        };
+        Ok((durable, snapshot))
+    }
+
+    /// Whether the disk may take such a message, now or ever.
+    pub fn check(&self, publish: &Publish<'_>) -> Result<(), PublishError> {
+        let size = FileStore::size(publish.topic().len(), publish.payload().len());
+        match self.store.room().saturating_sub(self.bytes) {
+            room if size <= room => Ok(()),
+            _ if size > self.store.limit() => Err(PublishError::TooLarge),
+            _ => Err(PublishError::Full),
+        }
+    }
+
+    /// The session has accepted a message; it leaves when it is stored.
+    pub fn accept(&mut self, id: PacketId, number: u64, publish: &Publish<'_>) {
+        self.bytes += FileStore::size(publish.topic().len(), publish.payload().len());
+        self.waiting.push(Put {
+            id,
+            order: self.order,
+            number,
+            topic: publish.topic().to_owned(),
+            payload: publish.payload().to_owned(),
+            qos: publish.qos(),
+            retain: publish.is_retain(),
+        });
+        self.order = self.order.wrapping_add(1);
+        self.unstored.insert(id, Unstored { number, waker: None });
+        self.ring();
+    }
+
+    pub fn subscribe(&mut self, filters: &[(&str, QoS)]) {
+        self.filters.extend(filters.iter().map(|(text, qos)| ((*text).to_owned(), Some(*qos))));
+        self.ring();
+    }
+
+    pub fn unsubscribe(&mut self, filters: &[&str]) {
+        self.filters.extend(filters.iter().map(|text| ((*text).to_owned(), None)));
+        self.ring();
+    }
+
+    /// There is something to store.
+    pub fn ring(&self) {
+        let _ = self.bell.try_send(());
+    }
+
+    pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
+        self.unstored.values_mut().filter_map(|unstored| unstored.waker.take())
+    }
+}
+
+/// Bytes and slots of the session's memory that what was stored takes.
+pub(super) fn memory(snapshot: &Snapshot) -> (usize, usize) {
+    let tx = snapshot.messages.iter().map(|message| tx_len(message.topic.len(), 0) + EXTERNAL).sum();
+    (tx, snapshot.messages.len() + snapshot.released.len())
+}
+
+impl State {
+    /// Gives a new session what its predecessor left.
+    pub(super) fn restore(&mut self, snapshot: Snapshot) {
+        if let Some((last, _)) = snapshot.last {
+            let next = PacketId::new(last.get().checked_add(1).unwrap_or(1));
+            next.into_iter().for_each(|next| self.give(Restored::NextId(next)));
+        }
+        for id in snapshot.released {
+            self.give(Restored::Released(id));
+            self.deliveries.add(id, Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
+        }
+        for message in snapshot.messages {
+            let publish = Publish::new(&message.topic, &[]).with_qos(message.qos);
+            let publish = if message.retain { publish.retain() } else { publish };
+            self.last_key = self.last_key.wrapping_add(1);
+            let key = self.last_key;
+            let len = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
+            self.give(Restored::External { id: message.id, publish, payload: External { key, len } });
+            let bytes = tx_len(message.topic.len(), message.payload.len());
+            let load = Load { count: 1, arena: tx_len(message.topic.len(), 0) + EXTERNAL, bytes };
+            self.payloads.insert(key, Payload { bytes: message.payload.into(), passes_by: false });
+            self.deliveries.add(message.id, load, Some(key), Replace::Nothing);
+        }
+        for id in snapshot.received {
+            self.give(Restored::Received(id));
+        }
+    }
+
+    /// The session was made with room for all of it. An identifier received for which it has none is one of so many
+    /// that the server has long been told.
+    fn give(&mut self, restored: Restored<'_>) {
+        let _ = self.session.on(|session| session.restore(restored));
+    }
+
+    /// Whether something is not on the disk yet that should be before the client ends.
+    pub(super) fn is_storing(&self) -> bool {
+        let Some(durable) = &self.durable else { return false };
+        !durable.filters.is_empty() || self.session.ask(|session| session.marks().next().is_some())
+    }
+
+    /// The driver may have made marks.
+    pub(super) fn call_store(&mut self) {
+        if let Some(durable) = &self.durable
+            && self.session.on(|session| session.next_mark().is_some())
+        {
+            durable.ring();
+        }
+    }
+
+    /// All that waits.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let durable = self.durable.as_mut()?;
+        let messages = std::mem::take(&mut durable.waiting);
+        let filters = durable.filters.clone();
+        let is_mark = |mark: &Mark| mark.stage != Stage::Accepted;
+        let marks: Vec<_> = self.session.ask(|session| session.marks().filter(is_mark).collect());
+        let is_nothing = messages.is_empty() && marks.is_empty() && filters.is_empty();
+        if is_nothing { None } else { Some(Batch { messages, marks, filters }) }
+    }
+
+    /// All of it is on the disk. Gives who waited for that.
+    fn stored(&mut self, batch: &Batch) -> Vec<Waker> {
+        let mut wakes = Vec::new();
+        let Some(durable) = &mut self.durable else { return wakes };
+        durable.filters.drain(..batch.filters.len());
+        for message in &batch.messages {
+            durable.bytes -= FileStore::size(message.topic.len(), message.payload.len());
+            let id = message.id;
+            // Its identifier may name a newer message by now, which is not stored.
+            if durable.unstored.get(&id).is_some_and(|unstored| unstored.number == message.number) {
+                wakes.extend(durable.unstored.remove(&id).and_then(|unstored| unstored.waker));
+                self.session.on(|session| session.mark_stored(Mark { id, stage: Stage::Accepted }));
+            }
+        }
+        for mark in &batch.marks {
+            self.session.on(|session| session.mark_stored(*mark));
+        }
+        wakes
+    }
+}
+
+impl Host {
+    /// Starts the thread that stores, if there is a store.
+    pub(super) fn start_store(self: &Arc<Self>) -> Result<(), Error> {
+        let listener = self.state().durable.as_mut().and_then(|durable| {
+            durable.ring(); // what was restored may have left marks
+            Some((durable.store.clone(), durable.listener.take()?))
+        });
+        let Some((store, listener)) = listener else { return Ok(()) };
+        let host = Arc::downgrade(self);
+        let thread = thread::Builder::new().name("dunlin-store".to_owned());
+        let started = thread.spawn(move || run(&host, &store, &listener));
+        started.map(drop).map_err(|error| Error::System(Arc::new(error)))
+    }
+
+    /// Ready when the message is on the disk, or the client has ended before. At once without a store.
+    pub fn poll_stored(&self, delivery: &Delivery, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
+        let mut state = self.state();
+        let State { durable, ended, .. } = &mut *state;
+        let unstored = durable.as_mut().zip(delivery.id).and_then(|(durable, id)| durable.unstored.get_mut(&id));
+        match (unstored.filter(|unstored| unstored.number == delivery.number), ended) {
+            (None, _) => Poll::Ready(Ok(())),
+            (Some(_), Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
+            (Some(unstored), None) => {
+                unstored.waker = waker.cloned();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Stores until the host is gone.
+fn run(host: &Weak<Host>, store: &FileStore, bell: &Receiver<()>) {
+    for () in bell {
+        loop {
+            let Some(host) = host.upgrade() else { return };
+            let batch = host.state().next_batch();
+            let Some(batch) = batch else { break };
+            let messages: Vec<_> = batch.messages.iter().map(Put::named).collect();
+            let outcome = match batch.filters.is_empty() {
+                true => Ok(()),
+                false => store.set_filters(&batch.filters),
+            };
+            match outcome.and_then(|()| store.store(&messages, &batch.marks)) {
+                Ok(()) => {
+                    let mut state = host.state();
+                    let wakes = state.stored(&batch);
+                    let driver = state.call_driver().or_else(|| state.paused.take());
+                    drop(state);
+                    wake(wakes);
+                    wake(driver);
+                }
+                Err(error) => {
+                    // Nothing more may leave; what has not, goes out after a restart, as far as it is stored.
+                    host.end(Reason::store(error));
+                    host.close(std::time::Duration::ZERO);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Put {
+    fn named(&self) -> (PacketId, u32, Publish<'_>) {
+        let publish = Publish::new(&self.topic, &self.payload).with_qos(self.qos);
+        (self.id, self.order, if self.retain { publish.retain() } else { publish })
+    }
+}
