@@ -44,8 +44,29 @@ impl Header {
     }
 }
 
-/// Packet types that a server may send, one bit each: 2 to 7, 9, 11 and 13 (MQTT 2.2.1).
-const FROM_SERVER: u16 = 0b0010_1010_1111_1100;
+/// What a server may send, by packet type (MQTT 2.2.1): the flags it must have [MQTT-2.2.2-2] in the lower half, those of
+/// PUBLISH apart, and its length in the upper half.
+const FORMS: [u8; 16] = [
+    0,
+    0,
+    TWO_BYTES,                   // CONNACK
+    AT_LEAST_THREE,              // PUBLISH
+    TWO_BYTES,                   // PUBACK
+    TWO_BYTES,                   // PUBREC
+    TWO_BYTES | (PUBREL & 0x0F), // PUBREL
+    TWO_BYTES,                   // PUBCOMP
+    0,
+    AT_LEAST_THREE, // SUBACK
+    0,
+    TWO_BYTES, // UNSUBACK
+    0,
+    EMPTY, // PINGRESP
+    0,
+    0,
+];
+const EMPTY: u8 = 0x10;
+const TWO_BYTES: u8 = 0x20;
+const AT_LEAST_THREE: u8 = 0x30;
 
 /// Reads the fixed header at the start of `bytes`; `None` means that more bytes must come.
 ///
@@ -53,27 +74,27 @@ const FROM_SERVER: u16 = 0b0010_1010_1111_1100;
 /// thousand before any of the thousand came.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    if FROM_SERVER.wrapping_shr(u32::from(first >> 4)) & 1 == 0 {
+    let form = FORMS.get(usize::from(first >> 4)).copied().unwrap_or_default();
+    if form == 0 {
         return Err(Violation::PacketType);
     }
-    let is_publish = first & 0xF0 == PUBLISH;
-    let flags = if first & 0xF0 == PUBREL & 0xF0 { PUBREL & 0x0F } else { 0 };
-    if is_publish {
+    if first & 0xF0 == PUBLISH {
         Flags::new(first).check()?;
-    } else if first & 0x0F != flags {
-        return Err(Violation::Flags); // [MQTT-2.2.2-2]
+    } else if (first ^ form) & 0x0F != 0 {
+        return Err(Violation::Flags);
     }
     let Some((remaining, len)) = read_length(bytes)? else { return Ok(None) };
-    let is_right = match first {
-        PINGRESP => remaining == 0,
-        _ if is_publish || first == SUBACK => remaining > 2,
-        _ => remaining == 2,
+    let is_right = match form & 0xF0 {
+        EMPTY => remaining == 0,
+        TWO_BYTES => remaining == 2,
+        _ => remaining > 2,
     };
     if is_right { Ok(Some(Header { first, len, remaining })) } else { Err(Violation::Length) }
 }
 
 /// Remaining Length (MQTT 2.2.3): its value and how many bytes are before its end, the first byte of the packet
 /// included. Longer forms than needed are not forbidden in 3.1.1 and accepted; a fifth byte is refused at the fourth.
+#[inline(always)] // once, where the header is read
 fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
     let mut value = 0_usize;
     let mut len = 1_usize;

@@ -118,10 +118,11 @@ impl<'a> Outgoing<'a> {
 
 /// Bytes of the fixed header before `remaining` more.
 pub(crate) const fn header_len(remaining: usize) -> usize {
-    match remaining {
-        0..=127 => 2,
-        128..=16_383 => 3,
-        16_384..=2_097_151 => 4,
-        _ => 5,
+    let mut len = 2_usize;
+    let mut rest = remaining.wrapping_shr(7);
+    while rest > 0 && len < 5 {
+        len = len.wrapping_add(1);
+        rest = rest.wrapping_shr(7);
     }
+    len
 }
