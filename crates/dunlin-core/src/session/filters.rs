@@ -95,7 +95,6 @@ impl<'s> Filters<'s> {
         for filter in filters {
             self.append(id, filter.qos().bits() | UNSENT, filter.text());
         }
-        self.sweep();
     }
 
     /// Takes an UNSUBSCRIBE that was checked. What it names is not subscribed to again from now on.
@@ -103,7 +102,6 @@ impl<'s> Filters<'s> {
         for filter in filters {
             self.append(id, LEAVING | UNSENT, filter);
         }
-        self.sweep();
     }
 
     // The connection
@@ -131,16 +129,13 @@ impl<'s> Filters<'s> {
             return Err(Violation::ReturnCodeCount); // [MQTT-3.8.4-5]
         }
         self.change(answered, LIVE, 0, codes);
-        self.sweep();
         Ok(true)
     }
 
     /// An UNSUBACK. `true` when it answers a request [MQTT-3.10.4-4].
     pub fn on_unsuback(&mut self, id: PacketId) -> bool {
         let answered = Which { id: id.get(), mask: LEAVING | UNSENT, flags: LEAVING };
-        let is_known = self.change(answered, LIVE | DOOMED, 0, &[]) > 0;
-        self.sweep();
-        is_known
+        self.change(answered, LIVE | DOOMED, 0, &[]) > 0
     }
 
     // What leaves
@@ -219,17 +214,14 @@ impl<'s> Filters<'s> {
 
     // Helpers
 
-    /// Adds a record, and dooms the SUBSCRIBEs of other requests for the same filter.
+    /// Adds a record, and dooms the SUBSCRIBEs before it for the same filter.
     fn append(&mut self, id: PacketId, flags: u8, filter: &str) {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let next = record.next;
-            let is_other = record.id != id.get() && record.flags & LEAVING == 0;
-            if is_other && record.wire.get(2..) == Some(filter.as_bytes()) {
-                let flags = record.flags | DOOMED;
-                self.set_flags(at, flags);
-            }
-            at = next;
+            let is_same = record.wire.get(2..) == Some(filter.as_bytes());
+            let flags = if is_same && record.flags & LEAVING == 0 { record.flags | DOOMED } else { record.flags };
+            at = self.update(at, next, flags);
         }
         let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
         let mut writer = Writer::new(0, free);
@@ -248,46 +240,40 @@ impl<'s> Filters<'s> {
         Some(Record { next: at.wrapping_add(len), id: u16::from_be_bytes([*id_high, *id_low]), flags: *flags, wire })
     }
 
-    fn set_flags(&mut self, at: usize, flags: u8) {
-        if let Some(place) = self.buf.get_mut(at.wrapping_add(2)) {
-            *place = flags;
-        }
-    }
-
     /// Sets and clears flags of the records that `which` names, and counts them. Those that `codes` refuse, in their
-    /// order, are doomed.
+    /// order, are doomed; what is doomed and answered is removed.
     fn change(&mut self, which: Which, set: u8, clear: u8, codes: &[u8]) -> usize {
         let mut codes = codes.iter();
         let mut count = 0_usize;
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let next = record.next;
+            let mut flags = record.flags;
             if which.is(&record) {
-                let mut flags = record.flags & !clear | set;
+                flags = flags & !clear | set;
                 if codes.next() == Some(&FAILURE) {
                     flags |= DOOMED;
                 }
                 count = count.wrapping_add(1);
-                self.set_flags(at, flags);
             }
-            at = next;
+            at = self.update(at, next, flags);
         }
         count
     }
 
-    /// Removes what is doomed and answered.
-    fn sweep(&mut self) {
-        let mut at = 0;
-        while let Some(record) = self.record(at) {
-            let from = record.next;
-            if record.flags & (LIVE | DOOMED) == LIVE | DOOMED {
-                let rest = self.at.len.wrapping_sub(from);
-                bytes::slide(self.buf, at, from, rest);
-                self.at.len = at.wrapping_add(rest);
-            } else {
-                at = from;
-            }
+    /// Gives the record from `at` to `next` these flags, or removes it when it is doomed and answered. Says where the
+    /// next one is now.
+    fn update(&mut self, at: usize, next: usize, flags: u8) -> usize {
+        if flags & (LIVE | DOOMED) == LIVE | DOOMED {
+            let rest = self.at.len.wrapping_sub(next);
+            bytes::slide(self.buf, at, next, rest);
+            self.at.len = at.wrapping_add(rest);
+            return at;
         }
+        if let Some(place) = self.buf.get_mut(at.wrapping_add(2)) {
+            *place = flags;
+        }
+        next
     }
 }
 

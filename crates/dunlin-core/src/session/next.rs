@@ -81,6 +81,7 @@ impl Session<'_> {
     /// Packets leave whole where `out` allows, and as many as fit, so that one write carries a batch. Call it again
     /// until it says [`Transmit::Idle`]; then `poll` may have more to do, too: see [`poll`](Session::poll).
     /// Costs one copy of what is sent, and no other work that grows with the number of messages waiting.
+    #[inline(never)]
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         self.tick(now);
         let mut written = 0_usize;
@@ -220,7 +221,7 @@ impl Session<'_> {
     /// What follows the fixed header of a CONNECT or request.
     fn write_body(&self, writer: &mut Writer<'_>) {
         let Packet { first, id } = self.sending.packet;
-        if first == header::CONNECT {
+        if first == header::CONNECT || cfg!(not(feature = "subscribe")) {
             return connect::write(&self.options, writer);
         }
         writer.put_u16(id);
@@ -232,6 +233,7 @@ impl Session<'_> {
     }
 
     /// `copied` more bytes of a packet of `total` have left.
+    #[inline(never)]
     fn advance(&mut self, copied: usize, total: usize) {
         self.sending.sent = self.sending.sent.wrapping_add(copied);
         if self.sending.sent < total {
@@ -244,7 +246,7 @@ impl Session<'_> {
                 self.connects = self.connects.saturating_add(1);
                 self.link = Link::Await;
             }
-            header::SUBSCRIBE | header::UNSUBSCRIBE => self.request_sent(id),
+            header::SUBSCRIBE | header::UNSUBSCRIBE if cfg!(feature = "subscribe") => self.request_sent(id),
             _ => {}
         }
         log::sent(total);
