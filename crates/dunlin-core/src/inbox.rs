@@ -152,6 +152,7 @@ impl<'m> Inbox<'m> {
 
     /// Takes `len` bytes off the front, which stay readable until `discard_used`. The last `body_len` of them are the
     /// body of the event, `topic_len` bytes from `topic_at` on its topic.
+    #[inline(never)]
     pub(crate) fn take(&mut self, len: usize, body_len: usize, topic_at: usize, topic_len: usize) {
         self.used = len;
         self.topic = Span { start: self.start.wrapping_add(topic_at), len: topic_len };

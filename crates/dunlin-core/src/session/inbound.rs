@@ -73,8 +73,12 @@ impl Stage {
     }
 }
 
-/// Whether an acknowledgement may have to wait longer than until the next `poll`.
-const CAN_WAIT: bool = cfg!(feature = "manual") || cfg!(feature = "durable");
+/// Whether entries may wait for a mark.
+const DURABLE: bool = cfg!(feature = "durable");
+/// Whether the application may keep a message for longer than until the next `poll`.
+const MANUAL: bool = cfg!(feature = "manual");
+/// Whether a message may still be arriving, or an acknowledgement waiting, when the next packet is looked at.
+const CAN_WAIT: bool = MANUAL || DURABLE || cfg!(feature = "large");
 
 impl Received {
     /// An unused entry.
@@ -142,12 +146,13 @@ impl<'s> Inbound<'s> {
     /// whatever the application does with the message [MQTT-3.3.4-1] [MQTT-4.5.0-2].
     pub fn on_publish(&mut self, flags: Flags, id: PacketId, wants_mark: bool) -> Verdict {
         let is_qos2 = flags.is_qos2();
-        if let (true, Some(index)) = (is_qos2, self.find(id)) {
-            if flags.is_dup() || !self.is_in_doubt(index) {
-                return self.on_repeat(index);
+        if is_qos2 && let Some(index) = self.find(id) {
+            let entry = self.entry(index);
+            if flags.is_dup() || !self.is_in_doubt(entry) {
+                return self.on_repeat(index, entry.stage);
             }
             self.forget_doubtful(wants_mark); // [MQTT-3.3.1-1]
-            if self.find(id).is_some() {
+            if wants_mark && entry.stage != Stage::Unasked {
                 return self.stall(); // until its mark is stored
             }
         }
@@ -163,13 +168,13 @@ impl<'s> Inbound<'s> {
     }
 
     /// A QoS 2 PUBLISH whose identifier is known.
-    fn on_repeat(&mut self, index: usize) -> Verdict {
-        match self.stage(index) {
+    fn on_repeat(&mut self, index: usize, stage: Stage) -> Verdict {
+        match stage {
             Stage::Known => self.owe(index, Stage::Pubrec),
             // Shown and not acknowledged yet: its PUBREC comes when it is.
-            Stage::Shown2 => {}
-            Stage::Unasked => self.owe(index, Stage::Shown2),
-            Stage::Handled => self.owe(index, Stage::Unmarked),
+            Stage::Shown2 if CAN_WAIT => {}
+            Stage::Unasked if MANUAL => self.owe(index, Stage::Shown2),
+            Stage::Handled if DURABLE => self.owe(index, Stage::Unmarked),
             // One answer each: the one that is owed leaves first.
             _ => return self.stall(),
         }
@@ -227,11 +232,11 @@ impl<'s> Inbound<'s> {
     }
 
     fn handled(&mut self, index: usize, wants_mark: bool) {
-        match self.stage(index) {
+        match self.entry(index).stage {
             Stage::Shown1 => self.owe(index, Stage::Puback), // [MQTT-4.3.2-2]
             Stage::Shown2 if wants_mark => self.set(index, Stage::Unmarked),
             Stage::Shown2 => self.owe(index, Stage::Pubrec), // [MQTT-4.3.3-2]
-            Stage::Unasked => self.set(index, if wants_mark { Stage::Handled } else { Stage::Known }),
+            Stage::Unasked if MANUAL => self.set(index, if wants_mark { Stage::Handled } else { Stage::Known }),
             _ => {}
         }
     }
@@ -239,9 +244,9 @@ impl<'s> Inbound<'s> {
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Verdict {
         let Some(index) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
-        match self.stage(index) {
+        match self.entry(index).stage {
             Stage::Known | Stage::Pubrec if !wants_mark => self.owe(index, Stage::Pubcomp),
-            Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Handled | Stage::Stale => {
+            Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Handled | Stage::Stale if DURABLE => {
                 self.set(index, Stage::Forgetting);
             }
             Stage::Forgetting | Stage::Pubcomp => return self.stall(),
@@ -280,8 +285,8 @@ impl<'s> Inbound<'s> {
         let mut index = 0_usize;
         while let Some(entry) = self.table.get_mut(index) {
             entry.stage = match entry.stage {
-                Stage::Shown2 | Stage::Unasked => Stage::Unasked,
-                Stage::Unmarked | Stage::Handled => Stage::Handled,
+                Stage::Shown2 | Stage::Unasked if MANUAL => Stage::Unasked,
+                Stage::Unmarked | Stage::Handled if DURABLE => Stage::Handled,
                 Stage::Pubrec | Stage::Known => Stage::Known,
                 Stage::Forgetting | Stage::Stale if wants_mark => Stage::Stale,
                 _ => {
@@ -309,22 +314,23 @@ impl<'s> Inbound<'s> {
     fn forget_doubtful(&mut self, wants_mark: bool) {
         let mut index = 0_usize;
         while index < self.table.len() {
-            match self.stage(index) {
-                // A mark may be on its way to the store at this moment: only another one takes it back.
-                Stage::Handled | Stage::Known if wants_mark && self.is_in_doubt(index) => self.set(index, Stage::Stale),
-                Stage::Unasked | Stage::Handled | Stage::Known if self.is_in_doubt(index) => {
+            let entry = self.entry(index);
+            let is_past = matches!(entry.stage, Stage::Unasked | Stage::Handled | Stage::Known);
+            if is_past && self.is_in_doubt(entry) {
+                if !wants_mark || entry.stage == Stage::Unasked {
                     self.remove(index);
                     continue;
                 }
-                _ => {}
+                // A mark may be on its way to the store at this moment: only another one takes it back.
+                self.set(index, Stage::Stale);
             }
             index = index.wrapping_add(1);
         }
     }
 
     /// Whether the entry of a QoS 2 message is from a session that the server may have lost.
-    fn is_in_doubt(&self, index: usize) -> bool {
-        self.table.get(index).is_some_and(|entry| entry.epoch != self.at.sessions)
+    fn is_in_doubt(&self, entry: Received) -> bool {
+        entry.epoch != self.at.sessions
     }
 
     // What leaves
@@ -409,7 +415,7 @@ impl<'s> Inbound<'s> {
             if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
                 continue;
             }
-            match (mark.stage, self.stage(index)) {
+            match (mark.stage, self.entry(index).stage) {
                 (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
                 (MarkStage::Received, Stage::Handled) => self.set(index, Stage::Known),
                 (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
@@ -458,8 +464,8 @@ impl<'s> Inbound<'s> {
         }
     }
 
-    fn stage(&self, index: usize) -> Stage {
-        self.table.get(index).map_or(Stage::Known, |entry| entry.stage)
+    fn entry(&self, index: usize) -> Received {
+        self.table.get(index).copied().unwrap_or(Received::FREE)
     }
 
     fn set(&mut self, index: usize, stage: Stage) {

@@ -11,64 +11,55 @@ use crate::packet::header::{self, Header};
 use crate::packet::publish::{self, Flags};
 use crate::packet::{PacketId, Violation, reader, subscribe};
 
-/// Why nothing more is taken from the inbox.
-pub(super) enum Stop {
+/// Why there is nothing to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
     /// More bytes must come, or something must leave first.
     Wait,
-    Fault(Fault),
-}
-
-impl From<Violation> for Stop {
-    fn from(violation: Violation) -> Self {
-        Self::Fault(Fault::Malformed(violation))
-    }
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
+    /// A packet was taken, or the connection is over: see what follows.
+    GoOn,
 }
 
 impl Session<'_> {
-    /// Takes one packet from the front of the inbox, or a piece of a large one. `None`: there is nothing to tell.
-    pub(super) fn step(&mut self, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
+    /// Takes one packet from the front of the inbox, or a piece of a large one, and says what there is to tell.
+    #[inline(never)]
+    pub(super) fn step(&mut self, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         #[cfg(feature = "large")]
         if !self.large.is_idle() {
             return self.go_on_large(inbox);
         }
-        let header = header::read(inbox.pending())?.ok_or(Stop::Wait)?;
-        self.check_place(header)?;
+        let header = self.checked(header::read(inbox.pending()))?.ok_or(Pause::Wait)?;
+        self.checked(self.check_place(header))?;
         let len = header.len.wrapping_add(header.remaining);
         if len > inbox.capacity() {
             return self.too_large(header, len, inbox);
         }
-        let body = inbox.pending().get(header.len..len).ok_or(Stop::Wait)?;
+        let body = inbox.pending().get(header.len..len).ok_or(Pause::Wait)?;
         log::received(header.first, len);
         if cfg!(feature = "subscribe") && header.is_publish() {
             let flags = Flags::new(header.first);
-            let head = publish::head(flags, body)?;
+            let head = self.checked(publish::head(flags, body))?;
             let payload_len = header.remaining.wrapping_sub(head.len);
             let is_new = self.admit_received(flags, head.id)?;
             inbox.take(len, payload_len, header.len.wrapping_add(2), head.topic_len);
-            return Ok(if is_new { Some(self.message(flags, head.id)) } else { None });
+            return if is_new { Ok(self.message(flags, head.id)) } else { Err(Pause::GoOn) };
         }
         let is_suback = cfg!(feature = "subscribe") && header.first == header::SUBACK;
         let kind = if is_suback { self.on_suback(body) } else { self.on_short(header.first, body) };
-        if !matches!(kind, Err(Stop::Wait)) {
+        if kind != Err(Pause::Wait) {
             inbox.take(len, header.remaining.wrapping_sub(2), 0, 0);
         }
         kind
     }
 
     /// Takes note of a message before it is shown. Whether it is to be shown.
-    pub(super) fn admit_received(&mut self, flags: Flags, id: Option<PacketId>) -> Result<bool, Stop> {
+    pub(super) fn admit_received(&mut self, flags: Flags, id: Option<PacketId>) -> Result<bool, Pause> {
         let Some(id) = id else { return Ok(true) };
         match self.inbound.on_publish(flags, id, self.options.is_durable()) {
             Verdict::Show => Ok(true),
             Verdict::Taken => Ok(false),
-            Verdict::Stall => Err(Stop::Wait),
-            Verdict::TooMany => Err(Stop::Fault(Fault::TooMany)),
+            Verdict::Stall => Err(Pause::Wait),
+            Verdict::TooMany => Err(self.fail(Fault::TooMany)),
         }
     }
 
@@ -86,8 +77,13 @@ impl Session<'_> {
 
     #[cfg(not(feature = "large"))]
     #[allow(clippy::unused_self)]
-    fn too_large(&mut self, _: Header, len: usize, _: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
-        Err(Stop::Fault(Fault::TooLarge { len }))
+    fn too_large(&mut self, _: Header, len: usize, _: &mut Inbox<'_>) -> Result<Kind, Pause> {
+        Err(self.fail(Fault::TooLarge { len }))
+    }
+
+    /// What was read, or the end of the connection.
+    pub(super) fn checked<T>(&mut self, read: Result<T, Violation>) -> Result<T, Pause> {
+        read.map_err(|violation| self.fail(Fault::Malformed(violation)))
     }
 
     /// CONNACK comes first and once [MQTT-3.2.0-1], and messages may come before the SUBACK of the filter that brought
@@ -99,57 +95,59 @@ impl Session<'_> {
     }
 
     /// The packets of two bytes after the header, and of none.
-    fn on_short(&mut self, first: u8, body: &[u8]) -> Result<Option<Kind>, Stop> {
+    #[inline(never)]
+    fn on_short(&mut self, first: u8, body: &[u8]) -> Result<Kind, Pause> {
         let durable = self.options.is_durable();
         match first {
             header::CONNACK => return self.on_connack(body),
-            // [MQTT-3.12.4-1]
             header::PINGRESP => {
                 self.keep_alive.on_answer(); // [MQTT-3.12.4-1]
-                return Ok(None);
+                return Err(Pause::GoOn);
             }
             _ => {}
         }
-        let id = reader::packet_id(body, 0)?;
+        let id = self.checked(reader::packet_id(body, 0))?;
         match first {
             header::PUBACK | header::PUBREC | header::PUBCOMP => return self.on_ack(first, id),
-            header::PUBREL if cfg!(feature = "qos2") => return taken(self.inbound.on_pubrel(id, durable)),
+            header::PUBREL if cfg!(feature = "qos2") => return Err(taken(self.inbound.on_pubrel(id, durable))),
             header::UNSUBACK if cfg!(feature = "subscribe") && self.filters.on_unsuback(id) => {
-                return Ok(Some(Kind::Unsubscribed(id)));
+                return Ok(Kind::Unsubscribed(id));
             }
             _ => {}
         }
-        Ok(self.ignore())
+        Err(self.ignore())
     }
 
-    fn on_ack(&mut self, first: u8, id: PacketId) -> Result<Option<Kind>, Stop> {
+    fn on_ack(&mut self, first: u8, id: PacketId) -> Result<Kind, Pause> {
         if !cfg!(feature = "qos1") {
-            return Ok(self.ignore());
+            return Err(self.ignore());
         }
         match self.outbound.on_ack(first, id, self.options.is_durable()) {
-            Answer::Over => return Ok(Some(Kind::Delivered(id))),
-            Answer::Taken => return Ok(None),
+            Answer::Over => return Ok(Kind::Delivered(id)),
+            Answer::Taken => return Err(Pause::GoOn),
             Answer::Unknown if cfg!(feature = "qos2") && first == header::PUBREC => {
-                taken(self.inbound.on_stray_pubrec(id))?;
+                if self.inbound.on_stray_pubrec(id) == Verdict::Stall {
+                    return Err(Pause::Wait);
+                }
             }
             Answer::Unknown | Answer::Ignored => {}
         }
-        Ok(self.ignore())
+        Err(self.ignore())
     }
 
     /// Counts an acknowledgement that fits nothing; it is harmless.
-    fn ignore(&mut self) -> Option<Kind> {
+    fn ignore(&mut self) -> Pause {
         self.ignored = self.ignored.wrapping_add(1);
-        None
+        Pause::GoOn
     }
 
-    fn on_connack(&mut self, body: &[u8]) -> Result<Option<Kind>, Stop> {
-        let resumed = match connect::connack(body)? {
+    fn on_connack(&mut self, body: &[u8]) -> Result<Kind, Pause> {
+        let resumed = match self.checked(connect::connack(body))? {
             Connack::Accepted { session_present } => session_present,
-            Connack::Refused(refusal) => return Err(Stop::Fault(Fault::Refused(refusal))), // [MQTT-3.2.2-5]
+            Connack::Refused(refusal) => return Err(self.fail(Fault::Refused(refusal))), // [MQTT-3.2.2-5]
         };
         if resumed && self.options.clean_session() {
-            return Err(Stop::from(Violation::SessionPresent)); // [MQTT-3.2.2-1]
+            return Err(self.fail(Fault::Malformed(Violation::SessionPresent))); // [MQTT-3.2.2-1]
         }
         let server = if resumed { Server::MayRemember } else { Server::HasForgotten };
         if !resumed {
@@ -164,25 +162,27 @@ impl Session<'_> {
         self.table.on_connected();
         self.keep_alive.on_answer();
         self.link = Link::Up;
-        Ok(Some(Kind::Connected { resumed }))
+        Ok(Kind::Connected { resumed })
     }
 
-    fn on_suback(&mut self, body: &[u8]) -> Result<Option<Kind>, Stop> {
-        let id = reader::packet_id(body, 0)?;
+    #[inline(never)]
+    fn on_suback(&mut self, body: &[u8]) -> Result<Kind, Pause> {
+        let id = self.checked(reader::packet_id(body, 0))?;
         let codes = body.get(2..).unwrap_or_default();
-        subscribe::check_codes(codes)?;
+        self.checked(subscribe::check_codes(codes))?;
         #[cfg(feature = "table")]
-        if let Some(first) = self.table.on_suback(id, codes.len(), self.options.subscriptions)? {
-            return Ok(Some(Kind::Subscribed(Request::Table { first })));
+        {
+            let answered = self.table.on_suback(id, codes.len(), self.options.subscriptions);
+            if let Some(first) = self.checked(answered)? {
+                return Ok(Kind::Subscribed(Request::Table { first }));
+            }
         }
-        if self.filters.on_suback(id, codes)? {
-            return Ok(Some(Kind::Subscribed(Request::Filters(id))));
-        }
-        Ok(self.ignore())
+        let answered = self.filters.on_suback(id, codes);
+        if self.checked(answered)? { Ok(Kind::Subscribed(Request::Filters(id))) } else { Err(self.ignore()) }
     }
 }
 
 /// A packet that has only an answer was taken, or must wait for its turn.
-fn taken(verdict: Verdict) -> Result<Option<Kind>, Stop> {
-    if verdict == Verdict::Stall { Err(Stop::Wait) } else { Ok(None) }
+fn taken(verdict: Verdict) -> Pause {
+    if verdict == Verdict::Stall { Pause::Wait } else { Pause::GoOn }
 }

@@ -3,7 +3,7 @@
 use super::event::Kind;
 #[cfg(feature = "manual")]
 use super::event::Receipt;
-use super::incoming::Stop;
+use super::incoming::Pause;
 use super::options::Oversize;
 use super::{Fault, Session};
 use crate::inbox::Inbox;
@@ -83,25 +83,20 @@ impl Large {
 
 impl Session<'_> {
     /// A packet begins that the inbox cannot hold.
-    pub(super) fn too_large(
-        &mut self,
-        header: Header,
-        len: usize,
-        inbox: &mut Inbox<'_>,
-    ) -> Result<Option<Kind>, Stop> {
+    pub(super) fn too_large(&mut self, header: Header, len: usize, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         if !header.is_publish() {
-            return Err(Stop::Fault(Fault::TooLarge { len }));
+            return Err(self.fail(Fault::TooLarge { len }));
         }
         let flags = Flags::new(header.first);
         let body = inbox.pending().get(header.len..).unwrap_or_default();
-        let Some(topic_len) = reader::number(body, 0) else { return Err(Stop::Wait) };
+        let Some(topic_len) = reader::number(body, 0) else { return Err(Pause::Wait) };
         let topic_len = usize::from(topic_len);
         let head_len = topic_len.wrapping_add(2).wrapping_add(flags.id_len());
         if topic_len == 0 {
-            return Err(Stop::from(Violation::Topic));
+            return Err(self.fail(Fault::Malformed(Violation::Topic)));
         }
         if head_len > header.remaining {
-            return Err(Stop::from(Violation::Length));
+            return Err(self.fail(Fault::Malformed(Violation::Length)));
         }
         let fits = header.len.wrapping_add(head_len) < inbox.capacity();
         if fits && self.options.chunk_align > 0 {
@@ -111,14 +106,14 @@ impl Session<'_> {
         let is_again = flags.is_dup() && self.large.refused == Some(len);
         if self.options.oversize == Oversize::Close && !is_again {
             self.large.refused = Some(len);
-            return Err(Stop::Fault(Fault::TooLarge { len }));
+            return Err(self.fail(Fault::TooLarge { len }));
         }
         inbox.drop_front(header.len);
         self.large.phase = Phase::Topic { then: header.remaining.wrapping_sub(head_len) };
         self.large.left = topic_len.wrapping_add(2);
         self.large.total = len;
         self.large.flags = flags;
-        Ok(None)
+        Err(Pause::GoOn)
     }
 
     fn begin_stream(
@@ -127,24 +122,24 @@ impl Session<'_> {
         flags: Flags,
         head_len: usize,
         inbox: &mut Inbox<'_>,
-    ) -> Result<Option<Kind>, Stop> {
+    ) -> Result<Kind, Pause> {
         let before = header.len.wrapping_add(head_len);
-        let payload = inbox.pending().get(before..).ok_or(Stop::Wait)?;
+        let payload = inbox.pending().get(before..).ok_or(Pause::Wait)?;
         let total = header.remaining.wrapping_sub(head_len);
         // The first chunk comes with the topic, so both must be in the inbox.
         let is_enough = payload.len() >= usize::from(self.options.chunk_align).min(total);
         if !is_enough && !inbox.is_full() {
-            return Err(Stop::Wait);
+            return Err(Pause::Wait);
         }
         let body = inbox.pending().get(header.len..before).unwrap_or_default();
-        let head = publish::head(flags, body)?;
+        let head = self.checked(publish::head(flags, body))?;
         self.large.left = total;
         self.large.total = total;
         self.large.flags = flags;
         if !self.admit_received(flags, head.id)? {
             inbox.drop_front(before);
             self.large.phase = Phase::Skip { report: Report::No };
-            return Ok(None);
+            return Err(Pause::GoOn);
         }
         self.large.phase = Phase::Stream;
         #[cfg(feature = "manual")]
@@ -155,9 +150,9 @@ impl Session<'_> {
     }
 
     /// Goes on with the message that is passing through.
-    pub(super) fn go_on_large(&mut self, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
+    pub(super) fn go_on_large(&mut self, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         match self.large.phase {
-            Phase::Idle => Ok(None),
+            Phase::Idle => Err(Pause::GoOn),
             Phase::Stream => self.chunk(0, 0, inbox),
             Phase::Topic { then } => {
                 self.drop_left(inbox)?;
@@ -167,30 +162,30 @@ impl Session<'_> {
                 self.drop_left(inbox)?;
                 self.large.phase = Phase::Idle;
                 if report == Report::No {
-                    return Ok(None);
+                    return Err(Pause::GoOn);
                 }
                 self.large_shown();
                 self.skipped = self.skipped.wrapping_add(1);
                 self.large.refused = None;
-                Ok(Some(Kind::Skipped { qos: self.large.flags.qos(), len: self.large.total }))
+                Ok(Kind::Skipped { qos: self.large.flags.qos(), len: self.large.total })
             }
         }
     }
 
     /// The packet identifier of a message that is skipped.
-    fn skip_id(&mut self, then: usize, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
+    fn skip_id(&mut self, then: usize, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         let flags = self.large.flags;
         let id = if flags.is_qos0() {
             None
         } else {
-            let bytes = inbox.pending().get(..2).ok_or(Stop::Wait)?;
-            Some(reader::packet_id(bytes, 0)?)
+            let bytes = inbox.pending().get(..2).ok_or(Pause::Wait)?;
+            Some(self.checked(reader::packet_id(bytes, 0))?)
         };
         let report = if self.admit_received(flags, id)? { Report::Yes } else { Report::No };
         inbox.drop_front(flags.id_len());
         self.large.phase = Phase::Skip { report };
         self.large.left = then;
-        Ok(None)
+        Err(Pause::GoOn)
     }
 
     /// The message that passed by is complete.
@@ -201,7 +196,7 @@ impl Session<'_> {
     }
 
     /// Shows what is there of the payload, `before` bytes behind the front, in whole units.
-    fn chunk(&mut self, before: usize, topic_len: usize, inbox: &mut Inbox<'_>) -> Result<Option<Kind>, Stop> {
+    fn chunk(&mut self, before: usize, topic_len: usize, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         let there = inbox.pending().len();
         let payload = there.wrapping_sub(before).min(self.large.left);
         let align = usize::from(self.options.chunk_align);
@@ -211,7 +206,7 @@ impl Session<'_> {
         // Less than one unit is shown only if no more can come before it is.
         let len = if is_last || (is_full && rest == payload) { payload } else { payload.wrapping_sub(rest) };
         if len == 0 {
-            return Err(Stop::Wait);
+            return Err(Pause::Wait);
         }
         let (flags, total) = (self.large.flags, self.large.total);
         let offset = total.wrapping_sub(self.large.left);
@@ -222,20 +217,20 @@ impl Session<'_> {
             self.large.phase = Phase::Idle;
             self.large_shown();
         }
-        Ok(Some(Kind::Chunk {
+        Ok(Kind::Chunk {
             flags,
             #[cfg(feature = "manual")]
             receipt: self.large.receipt,
             offset,
             total,
-        }))
+        })
     }
 
     /// Drops what is there of the phase, and waits if some of it is still to come.
-    fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> Result<(), Stop> {
+    fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> Result<(), Pause> {
         let len = self.large.left.min(inbox.pending().len());
         inbox.drop_front(len);
         self.large.left = self.large.left.wrapping_sub(len);
-        if self.large.left > 0 { Err(Stop::Wait) } else { Ok(()) }
+        if self.large.left > 0 { Err(Pause::Wait) } else { Ok(()) }
     }
 }

@@ -30,7 +30,7 @@ use event::{Event, Kind, Ready};
 use filters::Filters;
 use ids::Ids;
 use inbound::Inbound;
-use incoming::Stop;
+use incoming::Pause;
 use keep_alive::KeepAlive;
 #[cfg(feature = "large")]
 use large::Large;
@@ -171,8 +171,10 @@ impl<'s> Session<'s> {
     /// [`Fault`]: the connection is over [MQTT-4.8.0-2], and says so until it is [`lost`](Self::lost) or another one is
     /// opened.
     pub fn poll<'b>(&mut self, now: Instant, inbox: &'b mut Inbox<'_>) -> Result<Option<Event<'b>>, Fault> {
-        let ready = self.poll_ready(now, inbox)?;
-        Ok(ready.map(|ready| inbox.event(ready)))
+        match self.next_kind(now, inbox) {
+            Some(kind) => Ok(Some(inbox.event(Ready(kind)))),
+            None => self.fault.map_or(Ok(None), Err),
+        }
     }
 
     /// As [`poll`](Self::poll), by index: for drivers that loop and return the event, which the borrow checker would
@@ -181,32 +183,36 @@ impl<'s> Session<'s> {
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn poll_ready(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<Option<Ready>, Fault> {
+        match self.next_kind(now, inbox) {
+            Some(kind) => Ok(Some(Ready(kind))),
+            None => self.fault.map_or(Ok(None), Err),
+        }
+    }
+
+    /// What happened. `None`: nothing more, or the connection is over.
+    fn next_kind(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Option<Kind> {
         self.settle();
         self.inbound.go_on();
         self.tick(now);
         if let Some((id, notice)) = self.outbound.next_notice(self.options.is_durable()) {
-            return Ok(Some(Ready(match notice {
+            return Some(match notice {
                 Notice::Forgotten => Kind::Forgotten(id),
                 Notice::Replaced => Kind::Replaced(id),
-            })));
+            });
         }
         loop {
             inbox.discard_used();
-            if let Some(fault) = self.fault {
-                return Err(fault);
-            }
             if !self.is_open() {
-                inbox.clear(); // nothing that comes after the goodbye matters
-                return Ok(None);
+                inbox.clear(); // nothing that comes after the goodbye, or a fault, matters
+                return None;
             }
             match self.step(inbox) {
-                Ok(Some(kind)) => return Ok(Some(Ready(kind))),
-                Ok(None) => {}
-                Err(Stop::Fault(fault)) => self.fail(fault),
-                Err(Stop::Wait) => match self.overdue() {
-                    Some(fault) => self.fail(fault),
-                    None => return Ok(None),
-                },
+                Ok(kind) => return Some(kind),
+                Err(Pause::GoOn) => {}
+                Err(Pause::Wait) if self.is_overdue() => {
+                    self.fail(if self.link == Link::Up { Fault::Silent } else { Fault::ConnectTimeout });
+                }
+                Err(Pause::Wait) => return None,
             }
         }
     }
@@ -473,14 +479,11 @@ impl<'s> Session<'s> {
     }
 
     /// Everything that came has been looked at: is an answer missing?
-    fn overdue(&mut self) -> Option<Fault> {
+    fn is_overdue(&mut self) -> bool {
         if self.options.is_manual() && self.inbound.is_stalled() {
             self.keep_alive.hold(); // the application holds it up, not the server
         }
-        if !self.keep_alive.is_overdue(self.options.answer_timeout_s) {
-            return None;
-        }
-        Some(if self.link == Link::Up { Fault::Silent } else { Fault::ConnectTimeout })
+        self.keep_alive.is_overdue(self.options.answer_timeout_s)
     }
 
     /// A message that the inbox could not hold was on its way: it begins again.
@@ -509,11 +512,13 @@ impl<'s> Session<'s> {
     }
 
     /// Ends the connection [MQTT-4.8.0-1]. What has begun to leave is not finished.
-    fn fail(&mut self, fault: Fault) {
+    #[inline(never)]
+    fn fail(&mut self, fault: Fault) -> Pause {
         log::fault(fault);
         self.sending = Sending::new();
         self.link = Link::Closed;
         self.fault = Some(fault);
+        Pause::GoOn
     }
 
     fn allocate(&mut self) -> Option<PacketId> {
