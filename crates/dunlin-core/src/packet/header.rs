@@ -111,12 +111,14 @@ fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
     Err(Violation::Length)
 }
 
-/// Remaining Length as it goes on the wire: `bytes[..len]`, in its shortest form. `value` is at most [`MAX_REMAINING`].
-pub(crate) fn length(value: usize) -> ([u8; 4], usize) {
-    let mut bytes = [0; 4];
-    let mut len = 0_usize;
-    let mut rest = value;
-    for byte in &mut bytes {
+/// The fixed header as it goes on the wire: `bytes[..len]`, Remaining Length in its shortest form. It is at most
+/// [`MAX_REMAINING`].
+pub(crate) fn write(first: u8, remaining: usize) -> ([u8; 5], usize) {
+    let mut bytes = [first; 5];
+    let mut len = 1_usize;
+    let mut rest = remaining;
+    let [_, length @ ..] = &mut bytes;
+    for byte in length {
         let [low, ..] = rest.to_le_bytes();
         rest = rest.wrapping_shr(7);
         len = len.wrapping_add(1);
@@ -138,11 +140,10 @@ mod tests {
     #[test]
     fn every_length_reads_back_in_its_shortest_form() {
         for value in (0..20_000).chain(2_097_000..2_097_300).chain(MAX_REMAINING - 10..=MAX_REMAINING) {
-            let (bytes, len) = length(value);
-            let shortest = 1 + usize::from(value > 127) + usize::from(value > 16_383) + usize::from(value > 2_097_151);
-            let bytes = [&[0xD0], &bytes[..len]].concat();
-            assert_eq!((len, read_length(&bytes)), (shortest, Ok(Some((value, len + 1)))));
-            for cut in 1..=len {
+            let (bytes, len) = write(0xD0, value);
+            let shortest = 2 + usize::from(value > 127) + usize::from(value > 16_383) + usize::from(value > 2_097_151);
+            assert_eq!((len, read_length(&bytes[..len])), (shortest, Ok(Some((value, len)))));
+            for cut in 1..len {
                 assert_eq!(read_length(&bytes[..cut]), Ok(None));
             }
         }

@@ -49,9 +49,8 @@ impl<'o> Writer<'o> {
 
     /// First byte and Remaining Length.
     pub fn put_header(&mut self, first: u8, remaining: usize) {
-        self.put(&[first]);
-        let (length, len) = header::length(remaining);
-        self.put(length.get(..len).unwrap_or_default());
+        let (header, len) = header::write(first, remaining);
+        self.put(header.get(..len).unwrap_or_default());
     }
 }
 

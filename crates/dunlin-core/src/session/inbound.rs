@@ -20,7 +20,7 @@ use super::error::RestoreError;
 use super::event::Receipt;
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
-use super::queue::Queue;
+use super::queue::{self, Queue};
 use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
 
@@ -101,6 +101,10 @@ pub(crate) struct Inbound<'s> {
 pub(crate) struct State {
     /// No acknowledgement is owed before this entry.
     next_ack: usize,
+    /// Where the last PUBREL found its entry: the next one's is likely to follow.
+    next_pubrel: usize,
+    /// No entry of QoS 2 has an identifier above this.
+    highest: u16,
     /// Some entry may wait for a mark.
     has_mark: bool,
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
@@ -146,7 +150,11 @@ impl<'s> Inbound<'s> {
     /// whatever the application does with the message [MQTT-3.3.4-1] [MQTT-4.5.0-2].
     pub fn on_publish(&mut self, flags: Flags, id: PacketId, wants_mark: bool) -> Verdict {
         let is_qos2 = flags.is_qos2();
-        if is_qos2 && let Some(index) = self.find(id) {
+        // Servers count up: most messages are seen to be new at once.
+        if is_qos2
+            && id.get() <= self.at.highest
+            && let Some(index) = self.find(id)
+        {
             let entry = self.entry(index);
             if flags.is_dup() || !self.is_in_doubt(entry) {
                 return self.on_repeat(index, entry.stage);
@@ -244,6 +252,7 @@ impl<'s> Inbound<'s> {
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Verdict {
         let Some(index) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
+        self.at.next_pubrel = index;
         match self.entry(index).stage {
             Stage::Known | Stage::Pubrec if !wants_mark => self.owe(index, Stage::Pubcomp),
             Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Handled | Stage::Stale if DURABLE => {
@@ -298,6 +307,7 @@ impl<'s> Inbound<'s> {
         }
         self.at.has_mark = wants_mark;
         self.at.next_ack = 0;
+        self.at.next_pubrel = 0;
         self.at.stall = Stall::No;
     }
 
@@ -435,7 +445,7 @@ impl<'s> Inbound<'s> {
             return Err(RestoreError::Full);
         }
         // It is in doubt: a CONNACK may have said before the restart that the session is lost.
-        self.table.push(Received { id: id.get(), stage: Stage::Known, epoch: self.at.sessions.wrapping_sub(1) });
+        self.push_entry(Received { id: id.get(), stage: Stage::Known, epoch: self.at.sessions.wrapping_sub(1) });
         Ok(())
     }
 
@@ -452,15 +462,19 @@ impl<'s> Inbound<'s> {
         self.at.sessions
     }
 
-    /// The entry of a QoS 2 message with this identifier.
+    /// The entry of a QoS 2 message with this identifier, looked for where the next PUBREL is likely to find its own.
     fn find(&self, id: PacketId) -> Option<usize> {
-        let mut index = 0_usize;
+        let start = self.at.next_pubrel;
+        let mut index = start;
         loop {
-            let entry = self.table.get(index)?;
-            if entry.id == id.get() && entry.stage >= Stage::Shown2 {
-                return Some(index);
+            match self.table.get(index) {
+                Some(entry) if entry.id == id.get() && entry.stage >= Stage::Shown2 => return Some(index),
+                Some(_) => index = index.wrapping_add(1),
+                None => index = 0,
             }
-            index = index.wrapping_add(1);
+            if index == start {
+                return None;
+            }
         }
     }
 
@@ -484,14 +498,21 @@ impl<'s> Inbound<'s> {
 
     fn push(&mut self, id: PacketId, stage: Stage) {
         let epoch = self.epoch(stage >= Stage::Shown2);
-        self.table.push(Received { id: id.get(), stage, epoch });
+        self.push_entry(Received { id: id.get(), stage, epoch });
+    }
+
+    fn push_entry(&mut self, entry: Received) {
+        if self.table.len() == 0 {
+            self.at.highest = 0;
+        }
+        self.at.highest = self.at.highest.max(entry.id);
+        self.table.push(entry);
     }
 
     fn remove(&mut self, index: usize) {
         self.table.remove(index);
-        if self.at.next_ack > index {
-            self.at.next_ack = self.at.next_ack.wrapping_sub(1);
-        }
+        self.at.next_ack = queue::moved(self.at.next_ack, index);
+        self.at.next_pubrel = queue::moved(self.at.next_pubrel, index);
     }
 
     /// The packet stays in the inbox until something has left or been stored.
@@ -522,6 +543,8 @@ impl<'s> Inbound<'s> {
     pub fn into_parts(mut self) -> (State, &'s mut [Received], usize) {
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
         self.at.next_ack = 0;
+        self.at.next_pubrel = 0;
+        self.at.highest = self.table.iter().map(|entry| entry.id).max().unwrap_or(0);
         let (table, count) = self.table.into_parts(Received::FREE);
         (self.at, table, count)
     }
@@ -548,6 +571,8 @@ impl State {
     pub const fn new() -> Self {
         Self {
             next_ack: 0,
+            next_pubrel: 0,
+            highest: u16::MAX,
             has_mark: false,
             is_unsettled: false,
             stall: Stall::No,

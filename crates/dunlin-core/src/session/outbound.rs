@@ -12,7 +12,7 @@
 
 use super::ids::Ids;
 use super::mark::{Mark, Stage as MarkStage};
-use super::queue::Queue;
+use super::queue::{self, Queue};
 use crate::bytes;
 use crate::packet::publish::{DUP, Flags, Outgoing};
 use crate::packet::writer::{Writer, copy};
@@ -291,7 +291,7 @@ impl<'s> Outbound<'s> {
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
     #[expect(clippy::fn_params_excessive_bools, reason = "DEV-04: two facts of the session that the caller knows")]
     pub fn withdraw(&mut self, id: PacketId, sending: bool, wants_mark: bool) -> bool {
-        let Some(index) = self.find(id) else { return false };
+        let Some(index) = self.find(id, 0) else { return false };
         let Some(slot) = self.slots.get(index) else { return false };
         let is_leaving = sending && index == self.at.next_publish;
         if is_leaving || !self.is_unsent(slot) {
@@ -306,12 +306,12 @@ impl<'s> Outbound<'s> {
 
     /// PUBACK, PUBREC or PUBCOMP, as `first` says.
     pub fn on_ack(&mut self, first: u8, id: PacketId, wants_mark: bool) -> Answer {
-        let expects = match first {
-            header::PUBACK => Stage::Sent1,
-            header::PUBREC => Stage::Sent2,
-            _ => Stage::Released,
+        let (expects, start) = match first {
+            header::PUBACK => (Stage::Sent1, self.at.released),
+            header::PUBREC => (Stage::Sent2, self.at.released),
+            _ => (Stage::Released, 0),
         };
-        let Some(index) = self.find(id) else { return Answer::Unknown };
+        let Some(index) = self.find(id, start) else { return Answer::Unknown };
         let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
         if first != header::PUBREC {
             if slot.stage != expects {
@@ -484,7 +484,7 @@ impl<'s> Outbound<'s> {
 
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
     pub fn mark_stored(&mut self, mark: Mark) {
-        let Some(index) = self.find(mark.id) else { return };
+        let Some(index) = self.find(mark.id, 0) else { return };
         let Some(slot) = self.slots.get_mut(index) else { return };
         match (mark.stage, slot.stage) {
             (MarkStage::Accepted, Stage::Unstored) => slot.stage = Stage::Queued,
@@ -520,12 +520,20 @@ impl<'s> Outbound<'s> {
 
     // Helpers
 
-    fn find(&self, id: PacketId) -> Option<usize> {
-        let mut index = 0_usize;
-        while self.slots.get(index)?.id != id.get() {
-            index = index.wrapping_add(1);
+    /// The slot with this identifier, looked for from `start` on and then before it: what comes in order is found at
+    /// once.
+    fn find(&self, id: PacketId, start: usize) -> Option<usize> {
+        let mut index = start;
+        loop {
+            match self.slots.get(index) {
+                Some(slot) if slot.id == id.get() => return Some(index),
+                Some(_) => index = index.wrapping_add(1),
+                None => index = 0,
+            }
+            if index == start {
+                return None;
+            }
         }
-        Some(index)
     }
 
     fn stored(&self, slot: &Slot) -> &[u8] {
@@ -566,11 +574,9 @@ impl<'s> Outbound<'s> {
     /// Frees the slot at `index`.
     fn remove(&mut self, index: usize) {
         self.slots.remove(index);
-        for cursor in [&mut self.at.released, &mut self.at.next_release, &mut self.at.next_publish] {
-            if *cursor > index {
-                *cursor = cursor.wrapping_sub(1);
-            }
-        }
+        self.at.released = queue::moved(self.at.released, index);
+        self.at.next_release = queue::moved(self.at.next_release, index);
+        self.at.next_publish = queue::moved(self.at.next_publish, index);
         if self.slots.len() == 0 {
             self.at.tail = 0;
         }

@@ -60,7 +60,9 @@ impl<'s, T: Copy> Queue<'s, T> {
 
     /// Removes the item at `index`.
     pub fn remove(&mut self, index: usize) {
-        self.lower(0, index);
+        if index > 0 {
+            self.lower(0, index);
+        }
         self.first = self.place(1);
         self.len = self.len.wrapping_sub(1);
     }
@@ -69,6 +71,11 @@ impl<'s, T: Copy> Queue<'s, T> {
         let place = self.first.wrapping_add(index);
         if place < self.items.len() { place } else { place.wrapping_sub(self.items.len()) }
     }
+}
+
+/// Where a cursor stands after the item at `removed` has been removed: those behind it have moved.
+pub(crate) fn moved(cursor: usize, removed: usize) -> usize {
+    if cursor > removed { cursor.wrapping_sub(1) } else { cursor }
 }
 
 #[cfg(feature = "verify")]
