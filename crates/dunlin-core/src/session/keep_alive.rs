@@ -43,14 +43,15 @@ impl KeepAlive {
     /// Looks at the clock: is a ping due? Comes before anything else that depends on time.
     pub fn tick(&mut self, now: Instant, keep_alive_s: u16) {
         let is_backwards = now < self.now;
-        let passed = u32::try_from(now.millis_since(self.now)).unwrap_or(u32::MAX);
-        self.now = now;
-        self.silent = self.silent.saturating_add(passed);
-        self.waited = self.waited.saturating_add(passed);
         if is_backwards {
             self.silent = 0;
             self.waited = 0;
+        } else {
+            let passed = u32::try_from(now.millis_since(self.now)).unwrap_or(u32::MAX);
+            self.silent = self.silent.saturating_add(passed);
+            self.waited = self.waited.saturating_add(passed);
         }
+        self.now = now;
         let is_due = is_backwards || self.silent >= ping_after(keep_alive_s);
         if is_due && keep_alive_s > 0 {
             if self.awaited == Awaited::Nothing {

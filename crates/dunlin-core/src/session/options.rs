@@ -34,10 +34,21 @@ pub struct Options<'s> {
     pub(crate) window: u16,
     pub(crate) session: Lifetime,
     pub(crate) acks: Acks,
+    /// What MQTT cannot express of the fields above. Found out by the setters, at compile time for a constant.
+    invalid: Invalid,
     #[cfg(feature = "large")]
     pub(crate) oversize: Oversize,
     #[cfg(feature = "large")]
     pub(crate) chunk_align: u16,
+}
+
+/// Which fields MQTT cannot express.
+#[derive(Clone, Copy)]
+struct Invalid {
+    client_id: bool,
+    will: bool,
+    user_name: bool,
+    password: bool,
 }
 
 /// How long the session lives on the server.
@@ -87,6 +98,7 @@ impl<'s> Options<'s> {
             window: 20,
             session: Lifetime::Connection,
             acks: Acks::Automatic,
+            invalid: Invalid { client_id: !is_text(client_id), will: false, user_name: false, password: false },
             #[cfg(feature = "large")]
             oversize: Oversize::Close,
             #[cfg(feature = "large")]
@@ -143,6 +155,7 @@ impl<'s> Options<'s> {
     #[must_use]
     pub const fn will(mut self, will: Publish<'s>) -> Self {
         self.will = Some(will);
+        self.invalid.will = !topic::is_name(will.topic) || will.payload.len() > MAX_TEXT; // [MQTT-3.1.3-10]
         self
     }
 
@@ -151,15 +164,18 @@ impl<'s> Options<'s> {
     pub const fn user_name(mut self, user_name: &'s str) -> Self {
         self.user_name = Some(user_name);
         self.password = None;
+        self.invalid.user_name = !is_text(user_name); // [MQTT-3.1.3-11]
+        self.invalid.password = false;
         self
     }
 
     /// A user name and a password. MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22].
     #[must_use]
-    pub const fn credentials(mut self, user_name: &'s str, password: &'s [u8]) -> Self {
-        self.user_name = Some(user_name);
-        self.password = Some(password);
-        self
+    pub const fn credentials(self, user_name: &'s str, password: &'s [u8]) -> Self {
+        let mut options = self.user_name(user_name);
+        options.password = Some(password);
+        options.invalid.password = password.len() > MAX_TEXT;
+        options
     }
 
     /// Filters that the session subscribes to by itself, whenever the server may not have them: after each CONNACK
@@ -204,28 +220,15 @@ impl<'s> Options<'s> {
     /// The first [`InvalidOptions`] found. A session with such options refuses to connect and says the same as
     /// [`Fault::Options`](crate::Fault::Options).
     pub const fn check(&self) -> Result<(), InvalidOptions> {
-        if !is_text(self.client_id) {
-            return Err(InvalidOptions::ClientId);
+        let is_nameless = self.client_id.is_empty() && !self.clean_session(); // [MQTT-3.1.3-7]
+        match self.invalid {
+            Invalid { client_id: true, .. } => Err(InvalidOptions::ClientId),
+            _ if is_nameless => Err(InvalidOptions::ClientId),
+            Invalid { will: true, .. } => Err(InvalidOptions::Will),
+            Invalid { user_name: true, .. } => Err(InvalidOptions::UserName),
+            Invalid { password: true, .. } => Err(InvalidOptions::Password),
+            Invalid { .. } => Ok(()),
         }
-        if self.client_id.is_empty() && !self.clean_session() {
-            return Err(InvalidOptions::ClientId); // [MQTT-3.1.3-7]
-        }
-        if let Some(will) = &self.will
-            && (!topic::is_name(will.topic) || will.payload.len() > MAX_TEXT)
-        {
-            return Err(InvalidOptions::Will); // [MQTT-3.1.3-10]
-        }
-        if let Some(user_name) = self.user_name
-            && !is_text(user_name)
-        {
-            return Err(InvalidOptions::UserName); // [MQTT-3.1.3-11]
-        }
-        if let Some(password) = self.password
-            && password.len() > MAX_TEXT
-        {
-            return Err(InvalidOptions::Password);
-        }
-        Ok(())
     }
 
     /// A copy made field by field: for a constant that takes less code than a call of `memcpy`, and none of the latter.
@@ -247,6 +250,7 @@ impl<'s> Options<'s> {
             window: self.window,
             session: self.session,
             acks: self.acks,
+            invalid: self.invalid,
             #[cfg(feature = "large")]
             oversize: self.oversize,
             #[cfg(feature = "large")]
