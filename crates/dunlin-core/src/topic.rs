@@ -21,12 +21,7 @@ pub(crate) const MAX_TEXT: usize = 65_535;
 /// ```
 #[must_use]
 pub const fn is_name(name: &str) -> bool {
-    is_name_bytes(name.as_bytes())
-}
-
-/// As [`is_name`], for text that has not been checked to be UTF-8.
-pub(crate) const fn is_name_bytes(name: &[u8]) -> bool {
-    let mut rest = name;
+    let mut rest = name.as_bytes();
     // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
     if rest.is_empty() || rest.len() > MAX_TEXT {
         return false;
@@ -192,7 +187,7 @@ impl<'a> Filter<'a> {
 pub struct Topic<'b>(&'b [u8]);
 
 impl<'b> Topic<'b> {
-    /// `bytes` are UTF-8: they come out of [`crate::packet::reader::text`].
+    /// `bytes` are UTF-8: they have passed [`crate::packet::reader::check_name`].
     pub(crate) const fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }

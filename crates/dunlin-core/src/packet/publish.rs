@@ -2,7 +2,6 @@
 
 use super::writer::Writer;
 use super::{PacketId, QoS, Violation, header, reader};
-use crate::topic;
 
 /// Set on a PUBLISH that is sent again.
 pub(crate) const DUP: u8 = 0x08;
@@ -77,12 +76,7 @@ pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
     let topic_len = usize::from(reader::number(body, 0).ok_or(Violation::Length)?);
     let topic_end = topic_len.wrapping_add(2);
     let name = body.get(2..topic_end).ok_or(Violation::Length)?;
-    if !reader::is_utf8(name) {
-        return Err(Violation::Text); // [MQTT-3.3.2-1] [MQTT-1.5.3-1]
-    }
-    if !topic::is_name_bytes(name) {
-        return Err(Violation::Topic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1] [MQTT-1.5.3-2]
-    }
+    reader::check_name(name)?; // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
     let id = if flags.is_qos0() { None } else { Some(reader::packet_id(body, topic_end)?) };
     Ok(Head { id, topic_len, len: topic_end.wrapping_add(flags.id_len()) })
 }
@@ -91,19 +85,20 @@ pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
 pub(crate) struct Outgoing<'a> {
     pub flags: Flags,
     pub topic: &'a str,
-    /// Remaining Length; too large a sum stays too large.
+    /// Remaining Length.
     remaining: usize,
 }
 
 impl<'a> Outgoing<'a> {
+    /// A payload is never longer than half the address space, so no sum of lengths overflows.
     pub fn new(flags: Flags, topic: &'a str, payload_len: usize) -> Self {
         let head_len = topic.len().wrapping_add(2).wrapping_add(flags.id_len());
-        Self { flags, topic, remaining: payload_len.saturating_add(head_len) }
+        Self { flags, topic, remaining: payload_len.wrapping_add(head_len) }
     }
 
     /// Bytes of the whole packet; more than [`header::MAX_PACKET`] is more than MQTT can say.
     pub fn packet_len(&self) -> usize {
-        header_len(self.remaining).saturating_add(self.remaining)
+        header_len(self.remaining).wrapping_add(self.remaining)
     }
 
     /// Writes everything before the payload.

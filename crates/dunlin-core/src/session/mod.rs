@@ -636,6 +636,8 @@ fn stored_len(outgoing: &Outgoing<'_>, external: Option<External>) -> Option<usi
     let packet = outgoing.packet_len();
     match external {
         None => Some(packet),
+        // On 32 bits their sum could overflow.
+        Some(payload) if to_usize(payload.len) > header::MAX_REMAINING => None,
         Some(_) if packet > header::MAX_PACKET => None,
         Some(payload) => Some(packet.wrapping_sub(to_usize(payload.len)).wrapping_add(EXTERNAL_LEN)),
     }
