@@ -73,6 +73,8 @@ impl Stage {
     }
 }
 
+/// Whether there are messages at QoS 2.
+const QOS2: bool = cfg!(feature = "qos2");
 /// Whether entries may wait for a mark.
 const DURABLE: bool = cfg!(feature = "durable");
 /// Whether the application may keep a message for longer than until the next `poll`.
@@ -296,7 +298,7 @@ impl<'s> Inbound<'s> {
             entry.stage = match entry.stage {
                 Stage::Shown2 | Stage::Unasked if MANUAL => Stage::Unasked,
                 Stage::Unmarked | Stage::Handled if DURABLE => Stage::Handled,
-                Stage::Pubrec | Stage::Known => Stage::Known,
+                Stage::Pubrec | Stage::Known if QOS2 => Stage::Known,
                 Stage::Forgetting | Stage::Stale if wants_mark => Stage::Stale,
                 _ => {
                     self.table.remove(index);
@@ -323,7 +325,7 @@ impl<'s> Inbound<'s> {
     /// The session is lost in which the identifiers that are in doubt had a meaning.
     fn forget_doubtful(&mut self, wants_mark: bool) {
         let mut index = 0_usize;
-        while index < self.table.len() {
+        while QOS2 && index < self.table.len() {
             let entry = self.entry(index);
             let is_past = matches!(entry.stage, Stage::Unasked | Stage::Handled | Stage::Known);
             if is_past && self.is_in_doubt(entry) {
@@ -352,10 +354,10 @@ impl<'s> Inbound<'s> {
         while let Some(entry) = self.table.get_mut(index) {
             let id = PacketId::new(entry.id);
             let first = match entry.stage {
-                Stage::Pubcomp => header::PUBCOMP,
-                Stage::Pubrel => header::PUBREL,
+                Stage::Pubcomp if QOS2 => header::PUBCOMP,
+                Stage::Pubrel if QOS2 => header::PUBREL,
                 Stage::Puback if !is_held_up => header::PUBACK,
-                Stage::Pubrec if !is_held_up => header::PUBREC,
+                Stage::Pubrec if QOS2 && !is_held_up => header::PUBREC,
                 stage => {
                     is_held_up |= stage.holds_up();
                     index = index.wrapping_add(1);

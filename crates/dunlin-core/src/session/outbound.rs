@@ -55,6 +55,11 @@ enum Stage {
     Ended,
 }
 
+/// Whether there are messages that wait for an answer.
+const QOS1: bool = cfg!(feature = "qos1");
+/// Whether there are messages that are released.
+const QOS2: bool = cfg!(feature = "qos2");
+
 /// What is held in `tx`, and what may push it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Held {
@@ -313,7 +318,7 @@ impl<'s> Outbound<'s> {
         };
         let Some(index) = self.find(id, start) else { return Answer::Unknown };
         let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
-        if first != header::PUBREC {
+        if !QOS2 || first != header::PUBREC {
             if slot.stage != expects {
                 return Answer::Ignored;
             }
@@ -354,13 +359,13 @@ impl<'s> Outbound<'s> {
                     self.remove(index); // [MQTT-4.3.1-1]
                     continue;
                 }
-                Stage::Sent1 | Stage::Sent2 => {
+                Stage::Sent1 | Stage::Sent2 if QOS1 => {
                     set_dup(self.tx, slot.at, DUP); // [MQTT-3.3.1-1]
                     slot.stage = Stage::Queued;
                 }
-                Stage::Queued | Stage::Unstored if is_forgotten => set_dup(self.tx, slot.at, 0), // [MQTT-3.1.2-6]
-                Stage::Unmarked | Stage::Release if is_forgotten => slot.stage = Stage::Forgotten,
-                Stage::Released => slot.stage = Stage::Release,
+                Stage::Queued | Stage::Unstored if QOS1 && is_forgotten => set_dup(self.tx, slot.at, 0), // [MQTT-3.1.2-6]
+                Stage::Unmarked | Stage::Release if QOS2 && is_forgotten => slot.stage = Stage::Forgotten,
+                Stage::Released if QOS2 => slot.stage = Stage::Release,
                 _ => {}
             }
             index = index.wrapping_add(1);
@@ -372,7 +377,7 @@ impl<'s> Outbound<'s> {
 
     /// A message to report: its identifier, and why.
     pub fn next_notice(&mut self, wants_mark: bool) -> Option<(PacketId, Notice)> {
-        if !self.at.has_notice {
+        if !QOS1 || !self.at.has_notice {
             return None;
         }
         let mut index = 0_usize;
