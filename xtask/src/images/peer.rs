@@ -41,28 +41,41 @@ pub fn recite(script: &'static [u8]) -> Result<u16> {
 }
 
 /// The lengths of the records that the server at `port` sends in a handshake, made by `connect` over a port of ours.
+///
+/// The server's part is over when the client says something for the second time: tickets, and whatever else follows as
+/// timing has it, are behind that.
 pub fn records_of_handshake(port: u16, connect: impl FnOnce(u16) -> Result<()>) -> Result<Vec<usize>> {
-    let sent = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&sent);
-    connect(forward(port, usize::MAX, move |bytes| seen.lock().expect("no panic").extend_from_slice(bytes))?)?;
-    let sent = sent.lock().expect("no panic");
-    let mut rest = sent.as_slice();
+    let wire = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+    let (sent, heard) = (Arc::clone(&wire), Arc::clone(&wire));
+    let see = move |bytes: &[u8]| {
+        let (from_server, from_client) = &mut *sent.lock().expect("no panic");
+        let hello = record_len(from_client).unwrap_or(usize::MAX);
+        if from_client.len() <= hello {
+            from_server.extend_from_slice(bytes);
+        }
+    };
+    let hear = move |bytes: &[u8]| heard.lock().expect("no panic").1.extend_from_slice(bytes);
+    connect(forward(port, usize::MAX, see, hear)?)?;
+    let wire = wire.lock().expect("no panic");
+    let mut rest = wire.0.as_slice();
     let mut records = Vec::new();
-    while let Some((&[_, _, _, high, low], body)) = rest.split_first_chunk() {
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        records.push(5 + len);
-        rest = body.get(len..).context("half a record")?;
+    while let Some(len) = record_len(rest) {
+        records.push(len);
+        rest = rest.get(len..).context("half a record")?;
     }
     Ok(records)
 }
 
-/// Where to cut: between the records of the handshake, in their headers, and in their middle. What follows the
-/// handshake, the two tickets of OpenSSL, is left out, and so is the end of its last record.
+/// The length of the record at the front, its header included.
+fn record_len(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low] = bytes.first_chunk()?;
+    Some(5 + usize::from(u16::from_be_bytes([*high, *low])))
+}
+
+/// Where to cut: between the records of the handshake, in their headers, and in their middle, but not behind the last.
 pub fn cuts(records: &[usize]) -> impl Iterator<Item = usize> {
-    const TICKETS: usize = 2;
-    let handshake = &records[..records.len().saturating_sub(TICKETS)];
     let mut start = 0;
-    handshake.iter().flat_map(move |len| {
+    records.iter().flat_map(move |len| {
         let here = start;
         start += len;
         [here, here + 3, here + len / 2]
@@ -71,15 +84,30 @@ pub fn cuts(records: &[usize]) -> impl Iterator<Item = usize> {
 
 /// A port that leads to the server at `port`, until it has sent so many bytes.
 pub fn cut(port: u16, after: usize) -> Result<u16> {
-    forward(port, after, |_| {})
+    forward(port, after, |_| {}, |_| {})
 }
 
-fn forward(port: u16, limit: usize, see: impl FnMut(&[u8]) + Send + 'static) -> Result<u16> {
-    let see = Arc::new(Mutex::new(see));
+/// A port that leads to the server at `port` and shows what each side says before the other one has it.
+fn forward(
+    port: u16,
+    limit: usize,
+    see: impl FnMut(&[u8]) + Send + 'static,
+    hear: impl FnMut(&[u8]) + Send + 'static,
+) -> Result<u16> {
+    let (see, hear) = (Arc::new(Mutex::new(see)), Arc::new(Mutex::new(hear)));
     serve(move |client| {
         let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
         let (Ok(mut to), Ok(mut from)) = (server.try_clone(), client.try_clone()) else { return };
-        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let hear = Arc::clone(&hear);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                (hear.lock().expect("no panic"))(&bytes[..count]);
+                if to.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        });
         let (mut server, mut client) = (server, client);
         let mut left = limit;
         let mut bytes = [0; 4096];
