@@ -14,6 +14,7 @@ mod table;
 mod vectors;
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -142,8 +143,6 @@ struct Built {
 
 const NAME_BASELINE: &str = "baseline: TCP, no MQTT";
 const NAME_PUMP: &str = "pump: the same with MQTT, QoS 0 and 1";
-const NAME_SUPERLOOP: &str = "superloop";
-const NAME_EMBASSY: &str = "embassy";
 
 impl Built {
     fn all() -> Result<Self> {
@@ -169,11 +168,9 @@ impl Built {
         play_vectors(&self.vectors)?;
         table.add(self.plain_baseline()?);
         table.add(self.plain_pump()?);
-        table.add(plain_story(NAME_SUPERLOOP, &self.superloop)?);
-        table.add(tls_story("superloop over TLS, embedded-tls", &self.superloop_tls)?);
-        table.add(tls_story("superloop over TLS, mbedtls", &self.superloop_mbedtls)?);
-        table.add(plain_story(NAME_EMBASSY, &self.embassy)?);
-        table.add(tls_story("embassy over TLS, embedded-tls", &self.embassy_tls)?);
+        for row in self.stories() {
+            table.add(row?);
+        }
         refusals(Backend::EmbeddedTls, &self.superloop_tls)?;
         refusals(Backend::MbedTls, &self.superloop_mbedtls)?;
         resets::run(&self.till, KILLS)?;
@@ -184,6 +181,22 @@ impl Built {
             table::print_costs(&Run::new(&self.measure).counting(Count::Instructions).finish()?)?;
         }
         Ok(())
+    }
+
+    /// The stories, side by side: they wait for most of their time.
+    fn stories(&self) -> Vec<Result<Row>> {
+        type Story = fn(&'static str, &Path) -> Result<Row>;
+        let stories: [(Story, &str, &Path); 5] = [
+            (plain_story, "superloop", &self.superloop),
+            (tls_story, "superloop over TLS, embedded-tls", &self.superloop_tls),
+            (tls_story, "superloop over TLS, mbedtls", &self.superloop_mbedtls),
+            (plain_story, "embassy", &self.embassy),
+            (tls_story, "embassy over TLS, embedded-tls", &self.embassy_tls),
+        ];
+        thread::scope(|scope| {
+            let running = stories.map(|(story, name, image)| scope.spawn(move || story(name, image).context(name)));
+            running.map(|story| story.join().unwrap_or_else(|_| bail!("a story panicked"))).into()
+        })
     }
 
     fn plain_baseline(&self) -> Result<Row> {
