@@ -14,6 +14,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::args::{ConnectionArgs, TlsArgs, TlsVersion};
 use crate::exit::Failure;
 
+/// Whatever MQTT can carry is published and received; memory follows what there is, and not this.
+const LARGEST: usize = 256 << 20;
+
+/// Messages on their way out.
+const WAITING: usize = 1024;
+
 /// What a path in a URL has to escape.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
@@ -51,7 +57,9 @@ pub fn connection(args: &ConnectionArgs) -> Result<Connection, Failure> {
     let tls = tls(&args.tls, address.scheme())?;
     let mut builder = Builder::for_address(address, &client_id(args))
         .keep_alive(std::time::Duration::from_secs(args.keepalive.into()))
-        .reconnect(Backoff::new(args.reconnect_min, args.reconnect_max.max(args.reconnect_min)));
+        .reconnect(Backoff::new(args.reconnect_min, args.reconnect_max.max(args.reconnect_min)))
+        .max_packet(LARGEST)
+        .queue(WAITING, LARGEST);
     if let Some(tls) = tls {
         builder = builder.tls(tls);
     }

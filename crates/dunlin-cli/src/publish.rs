@@ -34,6 +34,9 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
         None if !is_new => String::new(),
         None => return Err(Failure::usage("no topic: give one with -t, or in the URL of -L")),
     };
+    if topic.len() > usize::from(u16::MAX) {
+        return Err(Failure::usage("a topic has at most 65535 bytes"));
+    }
     if is_new && !dunlin::topic::is_name(&topic) {
         return Err(Failure::usage(format!("{topic:?} is no topic to publish to: it is empty, or has + or # in it")));
     }

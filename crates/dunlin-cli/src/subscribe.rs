@@ -27,12 +27,17 @@ pub fn run(mut args: SubArgs) -> Result<(), Failure> {
         return Err(Failure::usage("no topic: give one with -t, or in the URL of -L"));
     }
     for filter in args.topics.iter().chain(&args.filter_out).chain(&args.unsubscribe) {
+        if filter.len() > LONGEST {
+            return Err(Failure::usage("a topic filter has at most 65535 bytes"));
+        }
         if !topic::is_filter(filter) {
             let text = format!("{filter:?} is no topic filter: + stands for a whole level, # for the last ones");
             return Err(Failure::usage(text));
         }
     }
-    let mut builder = builder.manual_acks();
+    let filters = args.topics.iter().chain(&args.unsubscribe);
+    let memory = STORED_FILTERS + filters.map(|filter| filter.len() + PER_FILTER).sum::<usize>();
+    let mut builder = builder.manual_acks().filter_memory(memory);
     if args.is_asked_by_client() {
         for filter in &args.topics {
             builder = builder.subscribe(filter, args.qos);
@@ -66,6 +71,15 @@ enum Stop {
 
 /// Some servers take no more filters at a time.
 const AT_ONCE: usize = 8;
+
+/// Memory that a filter takes besides its text, in the client and as it is asked for.
+const PER_FILTER: usize = 16;
+
+/// Memory for filters that a store may have of other runs.
+const STORED_FILTERS: usize = 64 << 10;
+
+/// Bytes of a text in MQTT.
+const LONGEST: usize = 65535;
 
 /// How long one wait lasts. It is repeated: `-W` and signals end the command.
 const WHILE: Duration = Duration::from_secs(3600);

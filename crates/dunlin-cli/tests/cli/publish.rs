@@ -1,5 +1,7 @@
-use dunlin_testkit::Rng;
+use std::io::Write;
+
 use dunlin_testkit::mosquitto::Mosquitto;
+use dunlin_testkit::{Proxy, Rng};
 
 use crate::tool::*;
 
@@ -140,4 +142,70 @@ fn a_publisher_gives_up_when_its_time_is_over() {
     let (code, _, stderr) = run(dunlin_at(&broker, "pub -t a -m x -q 1 -W 0.3 --reconnect-max 0.1"));
     assert_eq!(code, 27);
     assert!(stderr.contains("Connection refused") && stderr.ends_with("dunlin: timed out\n"), "{stderr}");
+}
+
+/// What MQTT allows, mosquitto passes on too.
+#[test]
+fn the_longest_topic_and_payloads_of_any_size_pass() {
+    let broker = Mosquitto::start();
+    let file = broker.directory().join("payload");
+    // Around each length of a length, and more than the library takes unasked.
+    for len in [0, 1, 116, 117, 16_371, 16_372, 2_097_139, 2_097_140, 20_000_000] {
+        let payload: Vec<_> = (0..len).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&file, &payload).unwrap();
+        let mut subscriber = dunlin_at(&broker, "sub -t size -C 1 -F %l,%x -q 1 -i size -c");
+        succeeds(dunlin_at(&broker, "sub -t size -q 1 -i size -c -E"));
+        succeeds(dunlin_at(&broker, &format!("pub -t size -q 1 -f {}", file.display())));
+        if len > 3_000_000 {
+            // Hexadecimal of it all says no more than its length and end.
+            subscriber = dunlin_at(&broker, "sub -t size -C 1 -F %l -q 1 -i size -c");
+            assert_eq!(succeeds(subscriber), format!("{len}\n"));
+            continue;
+        }
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(succeeds(subscriber) == format!("{len},{hex}\n"), "{len}");
+    }
+    let topic = "x".repeat(65_535);
+    let at = |command: &str, topic: &str| {
+        let mut command = dunlin_at(&broker, command);
+        command.args(["-t", topic]);
+        command
+    };
+    succeeds(at("pub -q 1 -r -m far", &topic));
+    assert_eq!(succeeds(at("sub -q 1 -C 1", &topic)), "far\n");
+    fails(at("pub -m x", &format!("{topic}x")), 2, "65535");
+    fails(at("sub", &format!("{topic}x")), 2, "65535");
+}
+
+/// Nobody reads while the broker dies: what a subscriber sees of a restart of mosquitto is tested elsewhere.
+#[test]
+fn ten_thousand_lines_arrive_exactly_once_at_a_broker_that_is_killed_in_the_middle_again_and_again() {
+    const KILLS: usize = 10;
+    let mut broker = Mosquitto::with("persistence true\nmax_inflight_messages 0\n");
+    succeeds(dunlin_at(&broker, "sub -t lines -q 2 -i ledger -c -E"));
+    let link = Proxy::to(broker.port());
+    let arguments = format!("pub -L {}/lines -l -q 2 -i kill -c --quiet --reconnect-max 0.05", link.url());
+    let (running, mut stdin) = Running::with_open_input(dunlin(&arguments));
+    let (_, lines) = lines();
+    for part in lines.chunks(lines.len() / KILLS) {
+        // What is written last stays in the pipe, in the queue and under way.
+        stdin.write_all(format!("{}\n", part.join("\n")).as_bytes()).unwrap();
+        link.stall();
+        broker.save();
+        broker.kill();
+        link.cut();
+        broker.restart();
+        link.flow();
+    }
+    drop(stdin);
+    let (code, _, stderr) = running.end();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(link.accepted() > KILLS, "the link was too good");
+    succeeds(dunlin_at(&broker, "pub -t lines -m end -q 2"));
+    let ledger = succeeds(dunlin_at(&broker, &format!("sub -t lines -q 2 -i ledger -c -C {}", lines.len() + 1)));
+    let mut received: Vec<_> = ledger.lines().collect();
+    received.sort_unstable();
+    let mut sent: Vec<_> = lines.iter().map(String::as_str).chain(["end"]).collect();
+    sent.sort_unstable();
+    assert!(received == sent, "{} lines came", received.len());
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -43,11 +43,17 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// With something on standard input, which is closed after it.
-    pub fn with_input(mut command: Command, input: impl Into<Vec<u8>>) -> Self {
+    /// With a standard input that the test writes.
+    pub fn with_open_input(mut command: Command) -> (Self, ChildStdin) {
         command.stdin(Stdio::piped());
         let mut running = Self::start(command);
-        let mut stdin = running.child.stdin.take().expect("a pipe");
+        let stdin = running.child.stdin.take().expect("a pipe");
+        (running, stdin)
+    }
+
+    /// With something on standard input, which is closed after it.
+    pub fn with_input(command: Command, input: impl Into<Vec<u8>>) -> Self {
+        let (running, mut stdin) = Self::with_open_input(command);
         let input = input.into();
         // The command may end before it has read everything.
         thread::spawn(move || stdin.write_all(&input));

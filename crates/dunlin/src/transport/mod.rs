@@ -33,7 +33,7 @@ pub(crate) async fn open(socket: Box<dyn Stream>, plan: Plan) -> Result<Box<dyn 
     let mut stream = socket;
     // Which layers there are is known here; in a build without any, there is nothing to know.
     #[cfg(not(any(feature = "proxy", feature = "rustls", feature = "websocket")))]
-    drop(plan);
+    let Plan {} = plan;
     #[cfg(feature = "proxy")]
     if let Some(proxy) = &plan.target.proxy {
         proxy::tunnel(&mut stream, proxy, plan.target.address.host(), plan.target.address.port()).await?;
