@@ -190,6 +190,7 @@ fn ten_thousand_lines_arrive_exactly_once_at_a_broker_that_is_killed_in_the_midd
     for part in lines.chunks(lines.len() / KILLS) {
         // What is written last stays in the pipe, in the queue and under way.
         stdin.write_all(format!("{}\n", part.join("\n")).as_bytes()).unwrap();
+        logged(&broker, "Received PUBLISH from kill", 1);
         link.stall();
         broker.save();
         broker.kill();
@@ -200,7 +201,7 @@ fn ten_thousand_lines_arrive_exactly_once_at_a_broker_that_is_killed_in_the_midd
     drop(stdin);
     let (code, _, stderr) = running.end();
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(link.accepted() > KILLS, "the link was too good");
+    assert!(link.accepted() >= KILLS, "fewer connections than kills");
     succeeds(dunlin_at(&broker, "pub -t lines -m end -q 2"));
     let ledger = succeeds(dunlin_at(&broker, &format!("sub -t lines -q 2 -i ledger -c -C {}", lines.len() + 1)));
     let mut received: Vec<_> = ledger.lines().collect();
