@@ -12,6 +12,8 @@ mod pki;
 mod proxy;
 #[cfg(feature = "tokio")]
 mod restarts;
+#[cfg(feature = "store")]
+mod store;
 #[cfg(all(feature = "rustls", feature = "tokio"))]
 mod tls;
 #[cfg(all(feature = "websocket", feature = "tokio"))]

@@ -1,0 +1,117 @@
+//! Clients that keep their session in files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dunlin::blocking::{Client, Outcome};
+use dunlin::store::FileStore;
+use dunlin::{Publish, QoS};
+use dunlin_testkit::Mosquitto;
+
+use crate::common::{LONG, builder, wait_until};
+
+/// Nobody listens there.
+const NOBODY: &str = "mqtt://127.0.0.1:9";
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("dunlin-store-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    /// The store, once nobody else has it: threads of a client that was dropped may hold it for a moment.
+    fn open(&self) -> FileStore {
+        wait_until("the store is free", || FileStore::open(&self.0).is_ok());
+        FileStore::open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is in the store goes to a receiver: all of it once and in order, and nothing stays behind.
+fn deliver(scratch: &Scratch, expected: &[&str]) {
+    let broker = Mosquitto::start();
+    let receiver = Client::connect(&broker.url(), "office").unwrap();
+    receiver.subscribe("till", QoS::ExactlyOnce).unwrap();
+    let till = builder(&broker.url(), "till").store(scratch.open()).connect().unwrap();
+    till.close(LONG).unwrap();
+    for payload in expected {
+        assert_eq!(receiver.next_timeout(LONG).unwrap().expect("a message").payload(), payload.as_bytes());
+    }
+    assert!(receiver.next_timeout(Duration::from_millis(100)).unwrap().is_none(), "one more");
+    drop(till);
+    let left = scratch.open().snapshot().unwrap();
+    assert!(left.messages.is_empty() && left.released.is_empty(), "{left:?}");
+}
+
+#[test]
+fn messages_that_were_accepted_without_a_server_arrive_from_the_next_client() {
+    let scratch = Scratch::new("blocking");
+    let till = builder(NOBODY, "till").store(scratch.open()).linger(Duration::ZERO).start().unwrap();
+    for payload in ["one", "two", "three"] {
+        let _ = till.publish(&Publish::new("till", payload.as_bytes()).exactly_once()).unwrap();
+    }
+    // Accepted is stored.
+    let stored = FileStore::read_only(&scratch.0).unwrap().snapshot().unwrap();
+    assert_eq!(stored.messages.len(), 3);
+    drop(till);
+    deliver(&scratch, &["one", "two", "three"]);
+}
+
+#[test]
+fn a_full_store_is_said_at_publish_and_takes_more_when_messages_are_over() {
+    let scratch = Scratch::new("full");
+    let broker = Mosquitto::start();
+    let store = FileStore::with_limit(&scratch.0, 1000).unwrap();
+    let till = builder(&broker.url(), "till").store(store).connect().unwrap();
+    let large = [7; 2000];
+    assert!(till.publish(&Publish::new("till", &large).exactly_once()).is_err(), "larger than the store");
+    for _ in 0..20 {
+        let delivery = till.publish(&Publish::new("till", &large[..700]).exactly_once()).unwrap();
+        assert_eq!(delivery.wait(LONG).unwrap(), Outcome::Delivered);
+    }
+    till.close(LONG).unwrap();
+}
+
+#[test]
+fn filters_that_were_subscribed_to_at_run_time_come_back() {
+    let scratch = Scratch::new("filters");
+    let broker = Mosquitto::start();
+    let office = builder(&broker.url(), "office").store(scratch.open()).connect().unwrap();
+    office.subscribe("till", QoS::ExactlyOnce).unwrap();
+    office.subscribe("gone", QoS::AtLeastOnce).unwrap();
+    office.unsubscribe("gone").unwrap();
+    office.close(LONG).unwrap();
+    drop(office);
+    // Another server, which knows nothing of the session.
+    let broker = Mosquitto::start();
+    let office = builder(&broker.url(), "office").store(scratch.open()).connect().unwrap();
+    wait_until("it subscribes again", || broker.log().contains("Sending SUBACK to office"));
+    assert!(!broker.log().contains("gone"));
+    let till = Client::connect(&broker.url(), "till").unwrap();
+    let _ = till.publish(&Publish::new("till", b"sale").exactly_once()).unwrap();
+    assert_eq!(office.next_timeout(LONG).unwrap().expect("a message").payload(), b"sale");
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn the_asynchronous_client_keeps_what_it_accepted_in_the_same_store() {
+    let scratch = Scratch::new("tokio");
+    let (till, messages, driver) =
+        dunlin::client::Client::builder(NOBODY, "till").store(scratch.open()).build().unwrap();
+    let driver = tokio::spawn(driver.run());
+    for payload in ["one", "two"] {
+        let _ = till.publish(&Publish::new("till", payload.as_bytes()).exactly_once()).await.unwrap();
+    }
+    driver.abort();
+    let _ = driver.await;
+    drop((till, messages));
+    tokio::task::spawn_blocking(move || deliver(&scratch, &["one", "two"])).await.unwrap();
+}
