@@ -99,7 +99,10 @@ impl Broker {
                         () if line.starts_with("Sending ") => "<--",
                         () => "   ",
                     };
-                    println!("{:60}{arrow} {line}", "");
+                    let is_of_interest = ["Received ", "Sending ", "New client ", "Client ", "mosquitto "];
+                    if is_of_interest.iter().any(|begin| line.starts_with(begin)) && !line.contains("<unknown>") {
+                        println!("{:60}{arrow} {line}", "");
+                    }
                 }
                 shown += whole;
                 thread::sleep(Duration::from_millis(5));

@@ -72,10 +72,10 @@ pub fn run() -> Result<()> {
         [] => run_often(1),
         ["--times", times] => run_often(times.parse().context("--times N")?),
         ["--only", "vectors"] => play_vectors(&VECTORS.build()?),
-        ["--only", "resets"] => resets::run(&TILL.build()?, KILLS),
+        ["--only", "resets", kills] => resets::run(&TILL.build()?, kills.parse().context("--only resets KILLS")?),
         ["--watch", "superloop"] => watch(&SUPERLOOP),
         ["--watch", "embassy"] => watch(&EMBASSY),
-        _ => bail!("no argument, --times N, --only vectors|resets, or --watch superloop|embassy"),
+        _ => bail!("no argument, --times N, --only vectors, --only resets KILLS, or --watch superloop|embassy"),
     }
 }
 
