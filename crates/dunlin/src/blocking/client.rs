@@ -124,10 +124,8 @@ impl Client {
         if result.is_pending() {
             let until = Instant::now() + self.host().settings.timeout;
             let waited = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
-            result = Poll::Ready(waited.unwrap_or_else(|| {
-                self.host().leave_room(&mut ticket);
-                Err(PublishError::Full.into())
-            }));
+            // Room is announced in batches: at the end of its time a publisher takes what is there.
+            result = waited.map_or_else(|| self.host().poll_publish(message, policy, &mut ticket, None), Poll::Ready);
         }
         let Poll::Ready(result) = result else { return Err(PublishError::Full.into()) };
         #[cfg(feature = "store")]

@@ -10,6 +10,8 @@ use std::task::{Poll, Waker};
 use dunlin_core::{PacketId, Replace};
 use rustc_hash::FxHashMap;
 
+use super::by_id::ById;
+
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -56,7 +58,7 @@ impl Load {
 
 #[derive(Default)]
 pub(crate) struct Deliveries {
-    open: FxHashMap<PacketId, Open>,
+    open: ById<Open>,
     /// Messages that any newer one of their kind may push out, in their order; some are over.
     replaceable: VecDeque<(PacketId, u64)>,
     /// Messages that ended otherwise than delivered, and in which order they did.
@@ -80,7 +82,7 @@ impl Deliveries {
         if replaces == Replace::Oldest {
             if self.replaceable.len() > 2 * self.open.len() + 16 {
                 let open = &self.open;
-                self.replaceable.retain(|(id, number)| open.get(id).is_some_and(|open| open.number == *number));
+                self.replaceable.retain(|(id, number)| open.get(*id).is_some_and(|open| open.number == *number));
             }
             self.replaceable.push_back((id, self.last));
         }
@@ -96,7 +98,7 @@ impl Deliveries {
 
     /// A message is over. Gives its number, the key of its payload, and who waits for it.
     pub fn end(&mut self, id: PacketId, outcome: Outcome) -> Option<(u64, Option<u32>, Option<Waker>)> {
-        let open = self.open.remove(&id)?;
+        let open = self.open.remove(id)?;
         self.load = self.load.minus(open.load);
         if outcome != Outcome::Delivered {
             if self.odd_order.len() >= ODD
@@ -114,7 +116,7 @@ impl Deliveries {
 
     /// How the message ended, if it is over.
     pub fn poll(&mut self, id: PacketId, number: u64, waker: Option<&Waker>) -> Poll<Outcome> {
-        if let Some(open) = self.open.get_mut(&id).filter(|open| open.number == number) {
+        if let Some(open) = self.open.get_mut(id).filter(|open| open.number == number) {
             if let Some(waker) = waker {
                 self.waiting += usize::from(open.waker.is_none());
                 open.waker = Some(waker.clone());
@@ -129,7 +131,7 @@ impl Deliveries {
 
     /// Nobody waits for the message any more.
     pub fn leave(&mut self, id: PacketId, number: u64) {
-        if let Some(open) = self.open.get_mut(&id).filter(|open| open.number == number) {
+        if let Some(open) = self.open.get_mut(id).filter(|open| open.number == number) {
             self.waiting -= usize::from(open.waker.take().is_some());
         }
     }
@@ -137,7 +139,7 @@ impl Deliveries {
     /// The oldest message that may be pushed out; asked again, the next one.
     pub fn next_replaceable(&mut self) -> Option<PacketId> {
         while let Some((id, number)) = self.replaceable.pop_front() {
-            if self.open.get(&id).is_some_and(|open| open.number == number) {
+            if self.open.get(id).is_some_and(|open| open.number == number) {
                 return Some(id);
             }
         }
@@ -145,7 +147,7 @@ impl Deliveries {
     }
 
     pub fn is_open(&self, id: PacketId) -> bool {
-        self.open.contains_key(&id)
+        self.open.contains(id)
     }
 
     pub fn count(&self) -> usize {

@@ -20,6 +20,7 @@ use dunlin_core::{External, Filter, Instant, PacketId, Publish, PublishError, Qo
 use rustc_hash::FxHashMap;
 
 mod builder;
+mod by_id;
 mod deliveries;
 #[cfg(feature = "store")]
 mod durable;
@@ -298,7 +299,7 @@ impl Host {
         }
         let next = if state.room.leave(ticket) { state.room.first() } else { None };
         let result = result.map(|(id, number)| Delivery { host: self.clone(), id, number });
-        let driver = if result.is_ok() { state.call_driver() } else { None };
+        let driver = if result.is_ok() { state.call_driver_for(publish.qos()) } else { None };
         drop(state);
         wake(next);
         wake(driver);
@@ -508,6 +509,26 @@ impl State {
             || self.deliveries.is_waited_for()
             || self.requests.is_waited_for()
             || self.replies.is_waited_for()
+    }
+
+    /// Whether to wake a publisher that waits for room. While there is enough to send without it, that waits until
+    /// half of the queue is free, so that threads change places once in many messages.
+    fn may_admit(&self) -> bool {
+        if self.room.is_empty() {
+            return false;
+        }
+        let count = self.load().count;
+        let is_busy = self.deliveries.count() >= 2 * self.window;
+        count < self.limit.count && !(is_busy && count > self.limit.count / 2)
+    }
+
+    /// Notes that a message at this quality of service was accepted; gives what wakes the driver, if it has to do
+    /// something. Behind a full window it has not, until an acknowledgement comes.
+    fn call_driver_for(&mut self, qos: QoS) -> Option<Waker> {
+        let is_held = qos != QoS::AtMostOnce && self.deliveries.count() > self.window;
+        #[cfg(feature = "store")]
+        let is_held = is_held && self.durable.is_none();
+        if is_held { None } else { self.call_driver() }
     }
 
     fn load(&self) -> Load {

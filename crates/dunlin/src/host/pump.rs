@@ -8,6 +8,7 @@
 //! One turn fills one buffer, so that a batch leaves with one write. The session is locked for the length of a turn,
 //! never while the driver waits.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(crate) struct Pump {
     /// `out[written..filled]` is to be written.
     written: usize,
     filled: usize,
-    messages: Vec<Message>,
+    messages: VecDeque<Message>,
     wakes: Vec<Waker>,
     /// The queue of received messages is full: nothing is read.
     is_held: bool,
@@ -79,7 +80,7 @@ impl Pump {
             out: vec![0; OUT],
             written: 0,
             filled: 0,
-            messages: Vec::new(),
+            messages: VecDeque::new(),
             wakes: Vec::new(),
             is_held: false,
             pinged_at: None,
@@ -127,7 +128,7 @@ impl Pump {
         #[cfg(feature = "store")]
         state.call_store();
         let turn = self.outcome(state, now, result);
-        if !state.room.is_empty() && state.load().count < state.limit.count {
+        if state.may_admit() {
             self.wakes.extend(state.room.first());
         }
         self.wakes.append(&mut state.wakes);
@@ -308,7 +309,9 @@ impl Pump {
     /// Notes what happened. Gives the length of a message.
     fn note(&mut self, state: &mut State, ready: Ready, now: Instant) -> Option<usize> {
         match self.inbox.event(ready) {
-            Happened::Message(message) if !message.retain && state.replies.wants(&message.topic) => {
+            Happened::Message(message)
+                if state.replies.is_waited_for() && !message.retain && state.replies.wants(&message.topic) =>
+            {
                 state.stats.received += 1;
                 let waker = state.replies.bring(Message::copy(&message));
                 state.wakes.extend(waker);
@@ -316,8 +319,10 @@ impl Pump {
             Happened::Message(message) => {
                 #[cfg(feature = "tracing")]
                 tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
-                self.messages.push(Message::copy(&message));
-                return self.messages.last().map(Message::len);
+                let message = Message::copy(&message);
+                let len = message.len();
+                self.messages.push_back(message);
+                return Some(len);
             }
             Happened::Delivered(id) => state.end(id, Outcome::Delivered),
             Happened::Forgotten(id) => state.end(id, Outcome::Forgotten),

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use dunlin_core::topic::Levels;
 use dunlin_core::{QoS, Receipt};
+use smallvec::SmallVec;
 
 use super::error::{Error, Reason};
 use super::waiters::{Ticket, Waiters};
 
-/// A message that arrived, with its own copy of topic and payload in one piece of memory.
+/// A message that arrived, with its own copy of topic and payload. Short ones need no heap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// Topic name, then payload.
-    bytes: Box<[u8]>,
+    bytes: SmallVec<[u8; SHORT]>,
     topic_len: usize,
     qos: QoS,
     retain: bool,
@@ -23,14 +24,18 @@ pub struct Message {
     receipt: Option<Receipt>,
 }
 
+/// Most bytes of topic and payload together that a message keeps in itself.
+const SHORT: usize = 64;
+
 impl Message {
+    #[inline]
     pub(crate) fn copy(message: &dunlin_core::Message<'_>) -> Self {
         let topic = message.topic.as_bytes();
-        let mut bytes = Vec::with_capacity(topic.len() + message.payload.len());
+        let mut bytes = SmallVec::with_capacity(topic.len() + message.payload.len());
         bytes.extend_from_slice(topic);
         bytes.extend_from_slice(message.payload);
         Self {
-            bytes: bytes.into_boxed_slice(),
+            bytes,
             topic_len: topic.len(),
             qos: message.qos,
             retain: message.retain,
@@ -164,14 +169,18 @@ const EVENTS: usize = 1024;
 
 impl Inward {
     /// Takes what the driver brings; the wakers are to be woken outside of all locks.
-    pub fn bring(&mut self, messages: &mut Vec<Message>, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
+    pub fn bring(&mut self, messages: &mut VecDeque<Message>, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
         if self.discards {
             messages.clear();
         }
         if !messages.is_empty() {
             self.bytes += messages.iter().map(Message::len).sum::<usize>();
             wake.extend(self.readers.take(messages.len()));
-            self.messages.extend(messages.drain(..));
+            if self.messages.is_empty() {
+                std::mem::swap(&mut self.messages, messages);
+            } else {
+                self.messages.append(messages);
+            }
         }
         for event in events.drain(..) {
             if self.events.len() >= EVENTS {

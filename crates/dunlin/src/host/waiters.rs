@@ -41,6 +41,9 @@ impl Waiters {
 
     /// Gives the place up. `false` if it was gone already: then it had been woken.
     pub fn leave(&mut self, ticket: &mut Ticket) -> bool {
+        if *ticket == 0 {
+            return false;
+        }
         let at = self.position(std::mem::take(ticket));
         at.and_then(|at| self.queue.remove(at)).is_some()
     }
