@@ -170,6 +170,7 @@ impl<'m> Inbox<'m> {
     }
 
     fn bytes(&self, span: Span) -> &[u8] {
-        self.buf.get(span.start..span.start.wrapping_add(span.len)).unwrap_or_default()
+        let from_start = self.buf.get(span.start..).unwrap_or_default();
+        from_start.get(..span.len).unwrap_or_default()
     }
 }

@@ -24,9 +24,8 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Violation> {
     if name.is_empty() {
         return Err(Violation::Topic);
     }
-    let mut rest = name;
-    while let [lead, tail @ ..] = rest {
-        rest = tail;
+    let mut rest = name.iter();
+    while let Some(lead) = rest.next() {
         if *lead < 0x80 {
             if matches!(*lead, 0 | b'+' | b'#') {
                 return Err(Violation::Topic);
@@ -40,8 +39,7 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Violation> {
         let mut point = u32::from(*lead);
         let mut mark = 0x40_u32;
         while point & mark != 0 {
-            let [byte, tail @ ..] = rest else { return Err(Violation::Text) };
-            rest = tail;
+            let Some(byte) = rest.next() else { return Err(Violation::Text) };
             if byte & 0xC0 != 0x80 {
                 return Err(Violation::Text);
             }

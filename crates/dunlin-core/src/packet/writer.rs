@@ -37,6 +37,12 @@ impl<'o> Writer<'o> {
         self.written = self.written.wrapping_add(copy(room, visible));
     }
 
+    /// `len` bytes follow that somebody else writes.
+    #[cfg(feature = "large")]
+    pub fn announce(&mut self, len: usize) {
+        self.total = self.total.wrapping_add(len);
+    }
+
     pub fn put_u16(&mut self, number: u16) {
         self.put(&number.to_be_bytes());
     }

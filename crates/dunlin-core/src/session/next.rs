@@ -8,7 +8,7 @@
 use super::outbound::{External, to_usize};
 use super::{Link, Session};
 use crate::log;
-use crate::packet::writer::{Writer, copy};
+use crate::packet::writer::Writer;
 use crate::packet::{PacketId, connect, header};
 use crate::time::Instant;
 
@@ -195,26 +195,23 @@ impl Session<'_> {
     /// Writes what is being sent from where it stopped. Gives how many bytes were written, and how many the packet has.
     fn fill(&self, out: &mut [u8]) -> (usize, usize) {
         let Sending { packet: Packet { first, id }, sent } = self.sending;
-        let body_len = match first {
-            0 => return (0, 0),
-            header::PUBLISH => return self.outbound.copy_publish(sent, out),
-            header::PINGREQ | header::DISCONNECT => 0,
-            header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE => return self.write(out),
-            _ => 2, // [MQTT-2.3.1-6]
-        };
-        let [high, low] = id.to_be_bytes();
-        let packet = [first, body_len, high, low];
-        let total = usize::from(body_len).wrapping_add(2);
-        (copy(out, packet.get(sent..total).unwrap_or_default()), total)
-    }
-
-    /// Writes a CONNECT or request. It is measured by the very code that writes it.
-    fn write(&self, out: &mut [u8]) -> (usize, usize) {
-        let mut measure = Writer::new(usize::MAX, &mut []);
-        self.write_body(&mut measure);
-        let mut writer = Writer::new(self.sending.sent, out);
-        writer.put_header(self.sending.packet.first, measure.total());
-        self.write_body(&mut writer);
+        let mut writer = Writer::new(sent, out);
+        match first {
+            0 => {}
+            header::PUBLISH => self.outbound.write_publish(&mut writer),
+            header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE => {
+                // Measured by the very code that writes it.
+                let mut measure = Writer::new(usize::MAX, &mut []);
+                self.write_body(&mut measure);
+                writer.put_header(first, measure.total());
+                self.write_body(&mut writer);
+            }
+            header::PINGREQ | header::DISCONNECT => writer.put(&[first, 0]),
+            _ => {
+                let [high, low] = id.to_be_bytes();
+                writer.put(&[first, 2, high, low]); // [MQTT-2.3.1-6]
+            }
+        }
         (writer.written(), writer.total())
     }
 

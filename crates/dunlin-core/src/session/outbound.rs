@@ -15,7 +15,7 @@ use super::mark::{Mark, Stage as MarkStage};
 use super::queue::{self, Queue};
 use crate::bytes;
 use crate::packet::publish::{DUP, Flags, Outgoing};
-use crate::packet::writer::{Writer, copy};
+use crate::packet::writer::Writer;
 use crate::packet::{PacketId, header};
 
 /// Room to keep track of one outgoing message.
@@ -416,8 +416,8 @@ impl<'s> Outbound<'s> {
         None
     }
 
-    /// Whether a PUBLISH is to leave, with at most `window` unacknowledged; [`copy_publish`](Self::copy_publish) then
-    /// copies it. Those that are unacknowledged stand before it.
+    /// Whether a PUBLISH is to leave, with at most `window` unacknowledged; [`write_publish`](Self::write_publish) then
+    /// writes it. Those that are unacknowledged stand before it.
     pub fn has_publish(&mut self, window: u16) -> bool {
         while let Some(slot) = self.slots.get(self.at.next_publish) {
             match slot.stage {
@@ -429,18 +429,17 @@ impl<'s> Outbound<'s> {
         false
     }
 
-    /// Copies what follows the first `sent` bytes of the PUBLISH that is being sent. Gives how many bytes were copied,
-    /// and how many the packet has.
-    pub fn copy_publish(&self, sent: usize, out: &mut [u8]) -> (usize, usize) {
-        let Some(slot) = self.slots.get(self.at.next_publish) else { return (0, 0) };
-        let mut stored = self.stored(slot);
-        let mut payload_len = 0;
-        if cfg!(feature = "large") && slot.held == Held::Head {
+    /// Writes the PUBLISH that is being sent; of one with an external payload, all that comes before that.
+    pub fn write_publish(&self, writer: &mut Writer<'_>) {
+        let Some(slot) = self.slots.get(self.at.next_publish) else { return };
+        let stored = self.stored(slot);
+        #[cfg(feature = "large")]
+        if slot.held == Held::Head {
             let (head, payload) = split_external(stored);
-            stored = head;
-            payload_len = to_usize(payload.len);
+            writer.put(head);
+            return writer.announce(to_usize(payload.len));
         }
-        (copy(out, stored.get(sent..).unwrap_or_default()), stored.len().saturating_add(payload_len))
+        writer.put(stored);
     }
 
     /// When all but an external payload has left of the PUBLISH that is being sent: the payload, and how much of it
@@ -542,7 +541,8 @@ impl<'s> Outbound<'s> {
     }
 
     fn stored(&self, slot: &Slot) -> &[u8] {
-        self.tx.get(slot.at..slot.at.wrapping_add(slot.len)).unwrap_or_default()
+        let from_start = self.tx.get(slot.at..).unwrap_or_default();
+        from_start.get(..slot.len).unwrap_or_default()
     }
 
     /// Never sent on any connection: then the server cannot know of it.
