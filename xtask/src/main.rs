@@ -4,6 +4,7 @@
 //! function that returns an error when its promise does not hold; what it prints on the way is its report. This file
 //! only says which stages there are.
 
+mod bench;
 mod callgraph;
 mod cargo;
 mod core_api;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
     let outcome = match argument.as_deref() {
         Some("test") => packages::ensure().and_then(|()| stages::run_all(STAGES, Time::Limited)),
         Some("picture") => picture::run(),
+        Some("bench") => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("verify") => stages::run_all(VERIFY, Time::Unlimited),
         Some(name) => match STAGES.iter().find(|stage| stage.name == name) {
             Some(stage) => (stage.run)(),
@@ -108,7 +110,7 @@ fn main() -> ExitCode {
 
 fn usage() {
     eprintln!(
-        "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask picture  draws the demo for README.md\n       cargo xtask STAGE\n"
+        "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask picture  draws the demo for README.md\n       cargo xtask bench    what a message costs, beside other clients (--quick, --write)\n       cargo xtask STAGE\n"
     );
     for stage in STAGES {
         eprintln!("  {:<12}{}", stage.name, stage.about);

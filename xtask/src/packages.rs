@@ -20,9 +20,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("binutils-riscv64-unknown-elf", "linker and disassembler for RISC-V"),
 ];
 
-/// Sees to it that every package is installed: by apt for root, else by naming what is missing.
+/// Sees to it that every package that the stages need is installed: by apt for root, else by naming what is missing.
 pub fn ensure() -> Result<()> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|(package, _)| !installed(package)).collect();
+    ensure_these(PACKAGES)
+}
+
+/// As [`ensure`], for the packages that one command needs.
+pub fn ensure_these(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|(package, _)| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
