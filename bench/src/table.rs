@@ -67,6 +67,7 @@ fn cells(results: &Results, payload: usize, show: fn(&Cell) -> Option<String>) -
 
 /// System calls, and allocations.
 fn calls(cell: &Cell) -> Option<String> {
+    cell.instructions?;
     let calls = cell.system_calls.map_or("?".to_owned(), |calls| format!("{calls:.4}"));
     Some(format!("{calls} / {}", cell.allocations.map_or("?".to_owned(), |count| format!("{count:.2}"))))
 }
