@@ -3,11 +3,12 @@
 //! The story on an executor, over plain TCP.
 //!
 //! Arguments: the broker's port on the host; milliseconds of the idle chapter.
+mod net;
 mod teller;
 
+use board::cost;
 use board::embassy::Ethernet;
 use board::lan9118::Frames;
-use board::{cost, host};
 use cortex_m_rt::entry;
 use dunlin::Inbox;
 use dunlin::asynch::Shared;
@@ -24,10 +25,10 @@ fn main() -> ! {
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     let ethernet = Ethernet::new(board::start(), FRAMES.take());
     board::embassy::run(EXECUTOR.init(Executor::new(core::ptr::null_mut())), |spawner| {
-        let (stack, runner) = teller::stack(ethernet);
+        let (stack, runner) = net::stack(ethernet);
         let (mqtt, inbox) = teller::session();
         // Each task is spawned once, so there is room for it.
-        spawner.spawn(teller::network(runner).expect("room"));
+        spawner.spawn(net::network(runner).expect("room"));
         spawner.spawn(teller::tick(mqtt).expect("room"));
         spawner.spawn(tell(stack, mqtt, inbox).expect("room"));
     })
@@ -38,7 +39,7 @@ async fn tell(stack: Stack<'static>, mqtt: &'static Shared<'static>, mut inbox: 
     static RX: ConstStaticCell<[u8; 1536]> = ConstStaticCell::new([0; 1536]);
     static TX: ConstStaticCell<[u8; 1024]> = ConstStaticCell::new([0; 1024]);
     let (rx, tx) = (RX.take(), TX.take());
-    let broker = (teller::address(board::HOST), host::number(1).unwrap_or(1883) as u16);
+    let broker = net::host_port(1883);
     let teller = Teller::new(teller::idle_ms());
     cost::note("start");
     let verdict = loop {

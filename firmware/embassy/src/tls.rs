@@ -4,6 +4,7 @@
 //!
 //! Arguments: the broker's port on the host; milliseconds of the idle chapter; the server's name; a directory with
 //! `authority.der`, `client.der` and `client.key`.
+mod net;
 mod teller;
 
 use board::embassy::Ethernet;
@@ -30,10 +31,10 @@ fn main() -> ! {
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     let ethernet = Ethernet::new(board::start(), FRAMES.take());
     board::embassy::run(EXECUTOR.init(Executor::new(core::ptr::null_mut())), |spawner| {
-        let (stack, runner) = teller::stack(ethernet);
+        let (stack, runner) = net::stack(ethernet);
         let (mqtt, inbox) = teller::session();
         // Each task is spawned once, so there is room for it.
-        spawner.spawn(teller::network(runner).expect("room"));
+        spawner.spawn(net::network(runner).expect("room"));
         spawner.spawn(teller::tick(mqtt).expect("room"));
         spawner.spawn(tell(stack, mqtt, inbox).expect("room"));
     })
@@ -60,7 +61,7 @@ async fn run(
     let server = host::argument(3).ok_or("no server name")?;
     let authority = file("authority.der", AUTHORITY.take())?;
     let identity = Identity::new(file("client.der", CERTIFICATE.take())?, file("client.key", KEY.take())?);
-    let broker = (teller::address(board::HOST), host::number(1).unwrap_or(8883) as u16);
+    let broker = net::host_port(8883);
     let teller = Teller::new(teller::idle_ms());
     cost::note("start");
     loop {

@@ -49,6 +49,8 @@ const fn image(workspace: &'static str, binary: &'static str, features: &'static
 
 const BASELINE: Image = image("baseline", "baseline", &[]);
 const PUMP: Image = Image { bare: true, ..image("superloop", "pump", &[]) };
+const EMBASSY_ECHO: Image = Image { bare: true, ..image("embassy", "embassy-echo", &[]) };
+const EMBASSY_PUMP: Image = Image { bare: true, ..image("embassy", "embassy-pump", &[]) };
 const MEASURE: Image = image("superloop", "measure", SUPERLOOP_FEATURES);
 const SUPERLOOP: Image = image("superloop", "superloop", SUPERLOOP_FEATURES);
 const TILL: Image = image("superloop", "till", SUPERLOOP_FEATURES);
@@ -131,6 +133,8 @@ fn portable() -> Result<()> {
 struct Built {
     baseline: PathBuf,
     pump: PathBuf,
+    embassy_echo: PathBuf,
+    embassy_pump: PathBuf,
     measure: PathBuf,
     superloop: PathBuf,
     till: PathBuf,
@@ -143,14 +147,19 @@ struct Built {
 
 const NAME_BASELINE: &str = "baseline: TCP, no MQTT";
 const NAME_PUMP: &str = "pump: the same with MQTT, QoS 0 and 1";
+const NAME_EMBASSY_ECHO: &str = "embassy-echo: TCP, no MQTT";
+const NAME_EMBASSY_PUMP: &str = "embassy-pump: the same with MQTT, QoS 0 and 1";
 
 impl Built {
     fn all() -> Result<Self> {
         build_all(&[&MEASURE, &SUPERLOOP, &TILL, &SUPERLOOP_TLS, &SUPERLOOP_MBEDTLS])?;
         build_all(&[&EMBASSY, &EMBASSY_TLS])?;
+        build_all(&[&EMBASSY_ECHO, &EMBASSY_PUMP])?;
         Ok(Self {
             baseline: BASELINE.build()?,
             pump: PUMP.build()?,
+            embassy_echo: EMBASSY_ECHO.elf(),
+            embassy_pump: EMBASSY_PUMP.elf(),
             measure: MEASURE.elf(),
             superloop: SUPERLOOP.elf(),
             till: TILL.elf(),
@@ -166,8 +175,10 @@ impl Built {
     fn run(&self, is_first: bool) -> Result<()> {
         let mut table = Table::default();
         play_vectors(&self.vectors)?;
-        table.add(self.plain_baseline()?);
-        table.add(self.plain_pump()?);
+        table.add(echoing(NAME_BASELINE, &self.baseline)?);
+        table.add(pumping(NAME_PUMP, &self.pump)?);
+        table.add(echoing(NAME_EMBASSY_ECHO, &self.embassy_echo)?);
+        table.add(pumping(NAME_EMBASSY_PUMP, &self.embassy_pump)?);
         for row in self.stories() {
             table.add(row?);
         }
@@ -177,7 +188,13 @@ impl Built {
         if is_first {
             table.print();
             let (flash, ram) = table.difference(NAME_PUMP, NAME_BASELINE)?;
-            println!("\nMQTT adds {flash} B of flash and {ram} B of RAM, buffers included, to the bare-metal image");
+            let (async_flash, async_ram) = table.difference(NAME_EMBASSY_PUMP, NAME_EMBASSY_ECHO)?;
+            println!(
+                "\nMQTT adds {flash} B of flash and {ram} B of RAM, buffers included, to the bare-metal image; {async_flash} B \
+                 and {async_ram} B to the one on an executor, so the asynchronous halves {} B and {} B",
+                async_flash.saturating_sub(flash),
+                async_ram.saturating_sub(ram)
+            );
             table::print_costs(&Run::new(&self.measure).counting(Count::Instructions).finish()?)?;
         }
         Ok(())
@@ -198,20 +215,22 @@ impl Built {
             running.map(|story| story.join().unwrap_or_else(|_| bail!("a story panicked"))).into()
         })
     }
+}
 
-    fn plain_baseline(&self) -> Result<Row> {
-        let port = peer::echo()?;
-        let run = || Run::new(&self.baseline).argument(port);
-        let counted = run().counting(Count::Instructions).finish()?;
-        Row::new(NAME_BASELINE, &self.baseline, &run().finish()?)?.counted(&counted)
-    }
+/// Readings to a peer that echoes them.
+fn echoing(name: &'static str, image: &Path) -> Result<Row> {
+    let port = peer::echo()?;
+    let run = || Run::new(image).argument(port);
+    let counted = run().counting(Count::Instructions).finish()?;
+    Row::new(name, image, &run().finish()?)?.counted(&counted)
+}
 
-    fn plain_pump(&self) -> Result<Row> {
-        let broker = Broker::start(&[])?;
-        let run = || Run::new(&self.pump).argument(broker.plain());
-        let counted = run().counting(Count::Instructions).finish()?;
-        Row::new(NAME_PUMP, &self.pump, &run().finish()?)?.counted(&counted)
-    }
+/// Readings to a broker, and back as commands.
+fn pumping(name: &'static str, image: &Path) -> Result<Row> {
+    let broker = Broker::start(&[])?;
+    let run = || Run::new(image).argument(broker.plain());
+    let counted = run().counting(Count::Instructions).finish()?;
+    Row::new(name, image, &run().finish()?)?.counted(&counted)
 }
 
 /// Records the session's calls here, and plays them on a Cortex-M0.
