@@ -96,6 +96,8 @@ impl<'s, S: Store> Durable<'s, S> {
             let _ = durable.session.restore(Restored::NextId(next));
         }
         durable.restore().await?;
+        // Reading all of it may have shown more.
+        durable.recovery.damage = durable.store.damage();
         Ok(durable)
     }
 

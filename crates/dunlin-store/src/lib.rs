@@ -15,10 +15,8 @@ mod file;
 mod flash;
 #[cfg(feature = "std")]
 mod memory;
-mod record;
 mod shared;
 mod store;
-mod whole;
 
 pub use durable::{Durable, FilterError, PublishError, Recovery};
 #[cfg(feature = "std")]

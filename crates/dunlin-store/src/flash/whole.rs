@@ -18,7 +18,7 @@ use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 const ERASES: u32 = 4;
 
 /// Flash of slightly smaller pages, from address 0 on. To be [`finish`](Self::finish)ed before it is used.
-pub(crate) struct Whole<F> {
+pub struct Whole<F> {
     flash: F,
     range: Range<u32>,
 }
