@@ -11,17 +11,33 @@ use dunlin_testkit::{Message, Packet, packet::raw};
 /// What a server sends.
 #[derive(Arbitrary, Clone, Debug)]
 pub enum Served {
-    Connack { present: bool, code: u8 },
-    Publish { qos: u8, dup: bool, retain: bool, id: u8, topic: u8, len: u16 },
+    Connack {
+        present: bool,
+        code: u8,
+    },
+    Publish {
+        qos: u8,
+        dup: bool,
+        retain: bool,
+        id: u8,
+        topic: u8,
+        len: u16,
+    },
     Puback(u8),
     Pubrec(u8),
     Pubrel(u8),
     Pubcomp(u8),
-    Suback { id: u8, codes: Vec<u8> },
+    Suback {
+        id: u8,
+        codes: Vec<u8>,
+    },
     Unsuback(u8),
     Pingresp,
     /// A fixed header of any kind, and any body.
-    Packet { first: u8, body: Vec<u8> },
+    Packet {
+        first: u8,
+        body: Vec<u8>,
+    },
     Bytes(Vec<u8>),
 }
 
@@ -95,7 +111,8 @@ impl Setup {
     pub fn options(&self) -> Options<'static> {
         const TABLE: &[dunlin_core::Filter<'static>] =
             &[dunlin_core::Filter::literal("plant/#", dunlin_core::QoS::ExactlyOnce)];
-        let mut options = Options::new("fuzz").window(1 + u16::from(self.window % 8)).keep_alive(self.keep_alive.into());
+        let mut options =
+            Options::new("fuzz").window(1 + u16::from(self.window % 8)).keep_alive(self.keep_alive.into());
         options = match self.session % 3 {
             0 => options,
             1 => options.persistent().subscriptions(TABLE),

@@ -51,7 +51,7 @@ const CORE_LINTS: &[&str] = &[
 pub fn fmt() -> Result<()> {
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
     let ours = ["xtask/durable-app/Cargo.toml", "xtask/panic-proof/Cargo.toml", "xtask/size-app/Cargo.toml"];
-    for manifest in ours.into_iter().chain(["fuzz/Cargo.toml"]) {
+    for manifest in ours.into_iter().chain(["fuzz/Cargo.toml", "bench/Cargo.toml"]) {
         process::run(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
     }
     Ok(())
