@@ -101,7 +101,7 @@ impl Builder {
             linger: Duration::from_secs(2),
             queue: (1024, 16 << 20),
             receive_queue: (1024, 16 << 20),
-            receive_window: 16_384,
+            receive_window: usize::from(u16::MAX),
             filter_bytes: 64 << 10,
             max_packet: 16 << 20,
             #[cfg(feature = "store")]
@@ -253,12 +253,14 @@ impl Builder {
         self
     }
 
-    /// Most incoming messages at QoS 1 and 2 whose exchange is open, 16,384 by default, four bytes each: what the server
-    /// may have in flight at QoS 2. More end the connection with [`Fault::TooMany`](dunlin_core::Fault::TooMany), and
-    /// the next one goes on from there: nothing is lost or doubled, it takes a connection for each so many messages.
+    /// Most incoming messages at QoS 1 and 2 whose exchange is open, four bytes each: what the server may have in flight
+    /// at QoS 2. By default as many as there are packet identifiers, so that there are never more.
     ///
-    /// Servers need not keep to their own limit: mosquitto 2.0.11 answers each PUBCOMP with two messages as long as its
-    /// queue is not empty, so that ever more exchanges are open.
+    /// With fewer, more end the connection with [`Fault::TooMany`](dunlin_core::Fault::TooMany). A persistent session goes
+    /// on from there: nothing is lost or doubled, it takes a connection for each so many messages. A clean session
+    /// loses what the server had for it. Servers need not keep to their own limit: mosquitto 2.0.11 answers each PUBCOMP
+    /// with two messages as long as its queue is not empty; and what releases a message stands behind all
+    /// messages that wait in the stream for a slow application.
     #[must_use]
     pub fn receive_window(mut self, messages: u16) -> Self {
         self.settings.receive_window = usize::from(messages.max(1));
