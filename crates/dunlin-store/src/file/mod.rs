@@ -92,6 +92,14 @@ struct Shared {
     live: AtomicU64,
 }
 
+impl Drop for Shared {
+    /// A process that is being started holds what this one has open until it becomes another program: without this, the
+    /// lock as well.
+    fn drop(&mut self) {
+        let _ = self.lock.as_ref().map(File::unlock);
+    }
+}
+
 #[derive(Debug)]
 struct State {
     directory: PathBuf,
