@@ -40,9 +40,33 @@ fn each_refusal_has_a_code_of_its_own() {
     }
     let (port, _) = stub(&[b"\x20\x02\x00\x03"]);
     fails(dunlin(&format!("sub -h 127.0.0.1 -p {port} -t a --no-reconnect")), 3, "unavailable");
-    let (port, _) = stub(&[b"HTTP/1.1 400 Bad Request\r\n"]);
-    fails(dunlin(&format!("sub -h 127.0.0.1 -p {port} -t a --no-reconnect")), 7, "broke the protocol");
     fails(dunlin(&format!("sub -h 127.0.0.1 -p {} -t a --no-reconnect", free_port())), 3, "onnection refused");
+}
+
+#[test]
+fn what_the_server_did_wrong_is_a_sentence_and_code_7() {
+    const CONNACK: &[u8] = b"\x20\x02\x00\x00";
+    // CONNECT, then SUBSCRIBE, are answered with these.
+    let cases: [(&[&[u8]], &str); 14] = [
+        (&[b"HTTP/1.1 400 Bad Request\r\n"], "flag bits that the type of the packet does not allow"),
+        (&[b"\xd0\x00"], "it did not begin with CONNACK, or sent a second one"),
+        (&[CONNACK, CONNACK], "it did not begin with CONNACK, or sent a second one"),
+        (&[b"\x20\x02\x01\x00"], "flags that are reserved, or with a session that cannot be"),
+        (&[CONNACK, b"\xf0\x00"], "a packet of a type that no server sends"),
+        (&[CONNACK, b"\x41\x02\x00\x01"], "flag bits that the type of the packet does not allow"),
+        (&[CONNACK, b"\x40\x03\x00\x01\x00"], "a packet whose length does not fit"),
+        (&[CONNACK, b"\x30\x03\x00\x01\xff"], "text that is not UTF-8"),
+        (&[CONNACK, b"\x30\x03\x00\x01#"], "a topic that is empty, or has +, # or U+0000 in it"),
+        (&[CONNACK, b"\x36\x05\x00\x01a\x00\x01"], "a quality of service that does not exist"),
+        (&[CONNACK, b"\x38\x03\x00\x01a"], "it marked a message at QoS 0 as sent again"),
+        (&[CONNACK, b"\x32\x05\x00\x01a\x00\x00"], "the packet identifier 0"),
+        (&[CONNACK, b"\x90\x04\x00\x01\x00\x00"], "more or fewer return codes than filters"),
+        (&[CONNACK, b"\x90\x03\x00\x01\x03"], "a return code that does not exist"),
+    ];
+    for (answers, sentence) in cases {
+        let (port, _) = stub(answers);
+        fails(dunlin(&format!("sub -h 127.0.0.1 -p {port} -t a --no-reconnect")), 7, sentence);
+    }
 }
 
 #[test]

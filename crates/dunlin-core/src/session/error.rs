@@ -49,7 +49,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(violation) => write!(f, "the server broke the protocol: {violation:?}"),
+            Self::Malformed(violation) => write!(f, "the server broke the protocol: {violation}"),
             Self::Refused(Refusal::ProtocolVersion) => {
                 f.write_str("connection refused: protocol version not supported")
             }
@@ -62,12 +62,42 @@ impl fmt::Display for Fault {
             Self::Silent => f.write_str("the server does not answer pings"),
             Self::TooLarge { len } => write!(f, "a packet of {len} bytes is larger than the inbox"),
             Self::TooMany => f.write_str("the server has too many QoS 2 messages under way"),
-            Self::Options(option) => write!(f, "the options cannot be expressed in MQTT: {option:?}"),
+            Self::Options(option) => write!(f, "the options cannot be expressed in MQTT: {option}"),
         }
     }
 }
 
 impl core::error::Error for Fault {}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PacketType => "it sent a packet of a type that no server sends",
+            Self::Flags => "it set flag bits that the type of the packet does not allow",
+            Self::Length => "it sent a packet whose length does not fit what is in it",
+            Self::Text => "it sent text that is not UTF-8",
+            Self::Topic => "it sent a message to a topic that is empty, or has +, # or U+0000 in it",
+            Self::QoS => "it sent a message at a quality of service that does not exist here",
+            Self::Duplicate => "it marked a message at QoS 0 as sent again",
+            Self::PacketId => "it sent a packet with the packet identifier 0",
+            Self::OutOfPlace => "it did not begin with CONNACK, or sent a second one",
+            Self::SessionPresent => "it accepted with flags that are reserved, or with a session that cannot be",
+            Self::ReturnCodeCount => "it answered a subscription with more or fewer return codes than filters",
+            Self::ReturnCode => "it answered a subscription with a return code that does not exist",
+        })
+    }
+}
+
+impl fmt::Display for InvalidOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientId => "the client identifier is longer than 65535 bytes, has U+0000 in it, or is empty without a clean session",
+            Self::Will => "the topic of the will is no topic name, or its payload is longer than 65535 bytes",
+            Self::UserName => "the user name is longer than 65535 bytes, or has U+0000 in it",
+            Self::Password => "the password is longer than 65535 bytes",
+        })
+    }
+}
 
 /// A message was not accepted; the session is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
