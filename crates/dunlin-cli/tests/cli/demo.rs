@@ -1,14 +1,10 @@
-use std::time::{Duration, Instant};
-
 use dunlin_testkit::mosquitto::Mosquitto;
 
 use crate::tool::*;
 
 #[test]
-fn the_demo_keeps_every_promise_within_twenty_seconds() {
-    let begin = Instant::now();
+fn the_demo_keeps_every_promise() {
     let story = succeeds(dunlin("demo"));
-    assert!(begin.elapsed() < Duration::from_secs(20));
     assert!(story.ends_with("Every promise was kept.\n"), "{story}");
     assert!(!story.contains('\x1b'), "colour in a pipe");
     for part in [
