@@ -1,8 +1,9 @@
 //! Features only add: every set of the core's features must build, on the host and on the smallest Cortex-M.
 
 use std::collections::BTreeMap;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cargo_metadata::MetadataCommand;
 
 use crate::cargo::core_package;
@@ -12,23 +13,33 @@ use crate::process::{self, cargo, root, scratch};
 /// Features that touch no behaviour and exclude each other, or serve tests alone: not multiplied with the rest.
 const ALONE: [&str; 3] = ["defmt", "log", "verify"];
 
-/// What a smaller set leaves unused is dropped by the compiler; marking each such item and import would only clutter the code.
-const LINTS: &str = "-D warnings -A dead_code -A unused_imports";
-
 pub fn run() -> Result<()> {
     let metadata = MetadataCommand::new().current_dir(root()).no_deps().exec()?;
     let core = core_package(&metadata)?;
-    let sets = sets(&core.features);
-    for set in &sets {
-        let features = set.join(",");
-        for (mut command, target) in [(cargo(), None), (firmware::cargo()?, Some(CORTEX_M0.triple))] {
-            command.args(["check", "--quiet", "--package", "dunlin-core", "--no-default-features"]);
-            command.args(["--features", &features]).args(target.map(|triple| format!("--target={triple}")));
-            command.env("RUSTFLAGS", LINTS).env("CARGO_TARGET_DIR", scratch("features"));
-            process::run(&mut command)?;
-        }
-    }
+    let sets: Vec<_> = sets(&core.features).iter().map(|set| set.join(",")).collect();
+    // Most of a short build is one process waiting for another: both targets at the same time.
+    let sets = &sets;
+    let [host, device] = thread::scope(|scope| {
+        [None, Some(CORTEX_M0.triple)]
+            .map(|target| scope.spawn(move || check(sets, target)))
+            .map(|checks| checks.join().unwrap_or_else(|_| bail!("a check panicked")))
+    });
+    host.and(device)?;
     println!("{} sets of features, each for the host and for {}", sets.len(), CORTEX_M0.triple);
+    Ok(())
+}
+
+/// Each set for one target: without a warning, so that what a set does not use is not in it.
+fn check(sets: &[String], target: Option<&str>) -> Result<()> {
+    for features in sets {
+        let mut command = if target.is_some() { firmware::cargo()? } else { cargo() };
+        command.args(["check", "--quiet", "--package", "dunlin-core", "--no-default-features", "--features", features]);
+        command.args(target.map(|triple| format!("--target={triple}")));
+        command
+            .env("RUSTFLAGS", "-D warnings")
+            .env("CARGO_TARGET_DIR", scratch("features").join(target.unwrap_or("host")));
+        process::run(&mut command)?;
+    }
     Ok(())
 }
 

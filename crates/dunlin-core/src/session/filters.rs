@@ -6,6 +6,7 @@
 //! A record is: identifier (2 bytes), flags (1), length of the filter (2), filter. The last two are the bytes that
 //! SUBSCRIBE wants, so requests are written straight from the records.
 
+#[cfg(any(feature = "durable", feature = "subscribe"))]
 use super::error::SubscribeError;
 use super::ids::Ids;
 use super::outbound::Server;
@@ -14,7 +15,10 @@ use crate::memory::filter_len;
 use crate::packet::subscribe::FAILURE;
 use crate::packet::writer::Writer;
 use crate::packet::{PacketId, QoS, Violation, header};
-use crate::topic::{self, Filter};
+#[cfg(feature = "subscribe")]
+use crate::topic;
+#[cfg(any(feature = "durable", feature = "subscribe"))]
+use crate::topic::Filter;
 
 /// Bytes of a record before the filter.
 pub(crate) const RECORD_HEAD: usize = 5;
@@ -70,12 +74,14 @@ impl<'s> Filters<'s> {
     // Requests of the application
 
     /// Checks a SUBSCRIBE.
+    #[cfg(any(feature = "durable", feature = "subscribe"))]
     pub fn check_subscribe(&self, filters: &[Filter<'_>]) -> Result<(), SubscribeError> {
         let needed = filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.text().len())));
         self.check_room(needed)
     }
 
     /// Checks an UNSUBSCRIBE.
+    #[cfg(feature = "subscribe")]
     pub fn check_unsubscribe(&self, filters: &[&str]) -> Result<(), SubscribeError> {
         if filters.iter().any(|filter| !topic::is_filter(filter)) {
             return Err(SubscribeError::InvalidFilter);
@@ -83,6 +89,7 @@ impl<'s> Filters<'s> {
         self.check_room(filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.len()))))
     }
 
+    #[cfg(any(feature = "durable", feature = "subscribe"))]
     fn check_room(&self, needed: usize) -> Result<(), SubscribeError> {
         if needed == 0 {
             return Err(SubscribeError::Empty); // [MQTT-3.8.3-3] [MQTT-3.10.3-2]
@@ -91,6 +98,7 @@ impl<'s> Filters<'s> {
     }
 
     /// Takes a SUBSCRIBE that was checked. It replaces older ones for the same filters [MQTT-3.8.4-3].
+    #[cfg(any(feature = "durable", feature = "subscribe"))]
     pub fn subscribe(&mut self, id: PacketId, filters: &[Filter<'_>]) {
         for filter in filters {
             self.append(id, filter.qos().bits() | UNSENT, filter.text());
@@ -98,6 +106,7 @@ impl<'s> Filters<'s> {
     }
 
     /// Takes an UNSUBSCRIBE that was checked. What it names is not subscribed to again from now on.
+    #[cfg(feature = "subscribe")]
     pub fn unsubscribe(&mut self, id: PacketId, filters: &[&str]) {
         for filter in filters {
             self.append(id, LEAVING | UNSENT, filter);
@@ -141,6 +150,7 @@ impl<'s> Filters<'s> {
     // What leaves
 
     /// The request for records that is to leave next, if any: its first byte and identifier.
+    #[cfg(feature = "subscribe")]
     pub fn next_request(&mut self) -> Option<(u8, PacketId)> {
         if !self.at.has_unsent {
             return None;
@@ -215,6 +225,7 @@ impl<'s> Filters<'s> {
     // Helpers
 
     /// Adds a record, and dooms the SUBSCRIBEs before it for the same filter.
+    #[cfg(any(feature = "durable", feature = "subscribe"))]
     fn append(&mut self, id: PacketId, flags: u8, filter: &str) {
         let mut at = 0;
         while let Some(record) = self.record(at) {

@@ -47,11 +47,13 @@ impl Ids {
     }
 
     /// Goes on from `id`, after a restart.
+    #[cfg(feature = "durable")]
     pub fn go_on_from(&mut self, id: PacketId) {
         *self = Self { next: id.get(), free: 0 };
     }
 
     /// The identifier that would be looked at next.
+    #[cfg(feature = "durable")]
     pub fn peek(&self) -> Option<PacketId> {
         PacketId::new(self.next).or(PacketId::new(1))
     }

@@ -15,9 +15,11 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "DEV-02: every other stage is one case, and says so")]
 
+#[cfg(feature = "durable")]
 use super::error::RestoreError;
 #[cfg(feature = "manual")]
 use super::event::Receipt;
+#[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
 use super::queue::{self, Queue};
@@ -396,11 +398,13 @@ impl<'s> Inbound<'s> {
     // Marks
 
     /// Whether an identifier that the server has forgotten is still on stable storage.
+    #[cfg(feature = "subscribe")]
     pub fn has_stale(&self) -> bool {
         let can_be = cfg!(feature = "durable") && self.at.has_mark;
         can_be && self.table.iter().any(|entry| entry.stage == Stage::Stale)
     }
 
+    #[cfg(feature = "durable")]
     pub fn next_mark(&mut self) -> Option<Mark> {
         if !self.at.has_mark {
             return None;
@@ -410,6 +414,7 @@ impl<'s> Inbound<'s> {
         mark
     }
 
+    #[cfg(feature = "durable")]
     pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
         self.table.iter().filter_map(|entry| {
             let stage = match entry.stage {
@@ -422,6 +427,7 @@ impl<'s> Inbound<'s> {
     }
 
     /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
+    #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) {
         for index in 0..self.table.len() {
             if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
@@ -439,6 +445,7 @@ impl<'s> Inbound<'s> {
     }
 
     /// Takes back, after a restart, the identifier of a message that was handled.
+    #[cfg(feature = "durable")]
     pub fn restore(&mut self, id: PacketId) -> Result<(), RestoreError> {
         if self.find(id).is_some() {
             return Err(RestoreError::PacketIdInUse);

@@ -13,6 +13,7 @@ mod incoming;
 pub(crate) mod keep_alive;
 #[cfg(feature = "large")]
 mod large;
+#[cfg(feature = "durable")]
 pub(crate) mod mark;
 pub(crate) mod next;
 pub(crate) mod options;
@@ -23,7 +24,11 @@ mod table;
 #[cfg(feature = "verify")]
 pub(crate) mod verify;
 
-use error::{Fault, PublishError, RestoreError, SubscribeError};
+#[cfg(feature = "durable")]
+use error::RestoreError;
+#[cfg(feature = "subscribe")]
+use error::SubscribeError;
+use error::{Fault, PublishError};
 #[cfg(feature = "manual")]
 use event::Receipt;
 use event::{Event, Kind, Ready};
@@ -34,6 +39,7 @@ use incoming::Pause;
 use keep_alive::KeepAlive;
 #[cfg(feature = "large")]
 use large::Large;
+#[cfg(feature = "durable")]
 use mark::{Mark, Restored};
 use next::Sending;
 use options::{Options, Publish};
@@ -47,7 +53,9 @@ use crate::memory::Memory;
 use crate::packet::publish::{Flags, Outgoing};
 use crate::packet::{PacketId, QoS, header};
 use crate::time::Instant;
-use crate::topic::{self, Filter};
+use crate::topic;
+#[cfg(any(feature = "durable", feature = "subscribe"))]
+use crate::topic::Filter;
 
 /// An MQTT client session, as a value: bytes and time in, bytes and events out.
 ///

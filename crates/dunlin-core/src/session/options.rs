@@ -56,6 +56,7 @@ struct Invalid {
 pub(crate) enum Lifetime {
     Connection,
     Persistent,
+    #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "unused then, but the code is smaller with it"))]
     Durable,
 }
 
@@ -63,6 +64,7 @@ pub(crate) enum Lifetime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Acks {
     Automatic,
+    #[cfg_attr(not(feature = "manual"), expect(dead_code, reason = "unused then, but the code is smaller with it"))]
     Manual,
 }
 

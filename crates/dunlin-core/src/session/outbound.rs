@@ -11,6 +11,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "DEV-03: every other stage is one case, and says so")]
 
 use super::ids::Ids;
+#[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
 use super::queue::{self, Queue};
 use crate::bytes;
@@ -76,6 +77,7 @@ pub enum Replace {
     /// Nothing: no room is [`PublishError::Full`](crate::PublishError::Full).
     Nothing,
     /// The waiting message with the same topic, room or not: newest wins.
+    #[cfg(feature = "qos1")]
     SameTopic,
     /// As many of the oldest waiting messages as it takes.
     Oldest,
@@ -251,6 +253,7 @@ impl<'s> Outbound<'s> {
     }
 
     /// Takes back a released message after a restart, behind the released ones that are there.
+    #[cfg(feature = "durable")]
     pub fn admit_released(&mut self, id: PacketId) -> Result<(), NoRoom> {
         self.make_room(0)?;
         self.slots.push(Slot { id: id.get(), stage: Stage::Release, ..Slot::FREE });
@@ -259,6 +262,7 @@ impl<'s> Outbound<'s> {
     }
 
     /// Marks a restored message as one that may have been sent before [MQTT-3.3.1-1].
+    #[cfg(feature = "durable")]
     pub fn set_dup_on_last(&mut self) {
         if let Some(slot) = self.slots.get(self.slots.len().wrapping_sub(1)) {
             set_dup(self.tx, slot.at, DUP);
@@ -295,6 +299,7 @@ impl<'s> Outbound<'s> {
 
     /// Takes back a message that has never been sent. `false` when it may have been: it goes its way.
     #[expect(clippy::fn_params_excessive_bools, reason = "DEV-04: two facts of the session that the caller knows")]
+    #[cfg(feature = "qos1")]
     pub fn withdraw(&mut self, id: PacketId, sending: bool, wants_mark: bool) -> bool {
         let Some(index) = self.find(id, 0) else { return false };
         let Some(slot) = self.slots.get(index) else { return false };
@@ -465,6 +470,7 @@ impl<'s> Outbound<'s> {
 
     // Marks
 
+    #[cfg(feature = "durable")]
     pub fn next_mark(&mut self) -> Option<Mark> {
         if !self.at.has_mark {
             return None;
@@ -474,6 +480,7 @@ impl<'s> Outbound<'s> {
         mark
     }
 
+    #[cfg(feature = "durable")]
     pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
         self.slots.iter().filter_map(|slot| {
             let stage = match slot.stage {
@@ -487,6 +494,7 @@ impl<'s> Outbound<'s> {
     }
 
     /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
+    #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) {
         let Some(index) = self.find(mark.id, 0) else { return };
         let Some(slot) = self.slots.get_mut(index) else { return };
@@ -703,6 +711,7 @@ fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
 }
 
 /// What is stored of a message with an external payload: all that comes before it, and where it is.
+#[cfg(feature = "large")]
 fn split_external(stored: &[u8]) -> (&[u8], External) {
     // `split_last_chunk` would do, but for a panic that the standard library leaves in it.
     let (head, place) = stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
