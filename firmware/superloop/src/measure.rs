@@ -12,7 +12,7 @@ const OPTIONS: Options = Options::new("measure-1").subscriptions(TABLE);
 const TABLE: &[Filter] = &[Filter::literal("plant/7/#", QoS::ExactlyOnce)];
 const TOPIC: &str = "plant/7/pressure";
 const PAYLOAD: &[u8; 16] = b"0123456789abcdef";
-const ROUNDS: u32 = 16;
+const ROUNDS: u32 = 2;
 
 #[entry]
 fn main() -> ! {

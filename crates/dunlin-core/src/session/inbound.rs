@@ -198,12 +198,14 @@ impl<'s> Inbound<'s> {
         self.at.is_unsettled = true;
     }
 
-    /// The application has handled the message last shown.
-    pub fn settle(&mut self, wants_mark: bool) {
-        if self.at.is_unsettled {
+    /// The application has handled the message last shown. `false` when that was known.
+    pub fn settle(&mut self, wants_mark: bool) -> bool {
+        let is_news = self.at.is_unsettled;
+        if is_news {
             self.at.is_unsettled = false;
             self.handled(self.table.len().wrapping_sub(1), wants_mark);
         }
+        is_news
     }
 
     /// Leaves the message last shown to `acknowledge`.

@@ -26,15 +26,18 @@ impl Session<'_> {
     pub(super) fn step(&mut self, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         #[cfg(feature = "large")]
         if !self.large.is_idle() {
+            self.is_quiet = false;
             return self.go_on_large(inbox);
         }
         let header = self.checked(header::read(inbox.pending()))?.ok_or(Pause::Wait)?;
         self.checked(self.check_place(header))?;
         let len = header.len.wrapping_add(header.remaining);
         if len > inbox.capacity() {
+            self.is_quiet = false;
             return self.too_large(header, len, inbox);
         }
         let body = inbox.pending().get(header.len..len).ok_or(Pause::Wait)?;
+        self.is_quiet = false;
         log::received(header.first, len);
         if cfg!(feature = "subscribe") && header.is_publish() {
             let flags = Flags::new(header.first);

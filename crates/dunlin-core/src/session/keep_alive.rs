@@ -82,11 +82,16 @@ impl KeepAlive {
 
     /// Whether PINGREQ is due; from now on it counts as sent.
     pub fn take_ping(&mut self) -> bool {
-        let is_due = self.awaited == Awaited::Ping;
+        let is_due = self.is_ping_due();
         if is_due {
             self.awaited = Awaited::Pingresp;
         }
         is_due
+    }
+
+    /// Whether PINGREQ is due.
+    pub fn is_ping_due(&self) -> bool {
+        self.awaited == Awaited::Ping
     }
 
     /// Whether PINGREQ has left and PINGRESP has not come.

@@ -71,6 +71,8 @@ pub struct Session<'s> {
     link: Link,
     /// CONNECTs that left since the last CONNACK.
     connects: u8,
+    /// Nothing has happened since `transmit` found nothing to send.
+    is_quiet: bool,
     ids: Ids,
     sending: Sending,
     inbound: Inbound<'s>,
@@ -122,6 +124,7 @@ impl<'s> Session<'s> {
             large: Large::new(),
             keep_alive: KeepAlive::new(),
             connects: 0,
+            is_quiet: false,
             ignored: 0,
             #[cfg(feature = "large")]
             skipped: 0,
@@ -145,6 +148,7 @@ impl<'s> Session<'s> {
     /// returned last counts as handled.
     pub fn lost(&mut self) {
         self.settle();
+        self.is_quiet = false;
         self.link = Link::Down;
         self.fault = None;
         self.sending = Sending::new();
@@ -162,6 +166,7 @@ impl<'s> Session<'s> {
     /// [MQTT-3.14.4-1]. What is unacknowledged stays.
     pub fn close(&mut self) {
         self.settle();
+        self.is_quiet = false;
         self.link = match self.link {
             Link::Up => Link::Closing,
             Link::Handshake | Link::Await => Link::Closed,
@@ -203,6 +208,7 @@ impl<'s> Session<'s> {
         self.inbound.go_on();
         self.tick(now);
         if let Some((id, notice)) = self.outbound.next_notice(self.options.is_durable()) {
+            self.is_quiet = false; // the window is open again
             return Some(match notice {
                 Notice::Forgotten => Kind::Forgotten(id),
                 Notice::Replaced => Kind::Replaced(id),
@@ -305,6 +311,7 @@ impl<'s> Session<'s> {
         self.filters.check_subscribe(filters)?;
         let id = self.allocate().ok_or(SubscribeError::Full)?;
         self.filters.subscribe(id, filters);
+        self.is_quiet = false;
         Ok(id)
     }
 
@@ -319,6 +326,7 @@ impl<'s> Session<'s> {
         self.filters.check_unsubscribe(filters)?;
         let id = self.allocate().ok_or(SubscribeError::Full)?;
         self.filters.unsubscribe(id, filters);
+        self.is_quiet = false;
         Ok(id)
     }
 
@@ -328,6 +336,7 @@ impl<'s> Session<'s> {
     /// `false` when there is nothing to acknowledge any more: the server sends such a message again.
     #[cfg(feature = "manual")]
     pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
+        self.is_quiet = false;
         self.inbound.acknowledge(receipt, self.options.is_durable())
     }
 
@@ -335,6 +344,7 @@ impl<'s> Session<'s> {
     /// way, since its identifier belongs to the exchange [MQTT-2.3.1-3].
     #[cfg(feature = "qos1")]
     pub fn withdraw(&mut self, id: PacketId) -> bool {
+        self.is_quiet = false;
         self.outbound.withdraw(id, self.sending.is_publish(), self.options.is_durable())
     }
 
@@ -357,6 +367,7 @@ impl<'s> Session<'s> {
     /// changes nothing.
     #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) {
+        self.is_quiet = false;
         match mark.stage {
             mark::Stage::Accepted | mark::Stage::Released | mark::Stage::Done => self.outbound.mark_stored(mark),
             mark::Stage::Received | mark::Stage::Forgotten => self.inbound.mark_stored(mark),
@@ -467,8 +478,8 @@ impl<'s> Session<'s> {
         if self.options.is_manual() {
             return self.inbound.leave_unsettled();
         }
-        if cfg!(feature = "subscribe") {
-            self.inbound.settle(self.options.is_durable());
+        if cfg!(feature = "subscribe") && self.inbound.settle(self.options.is_durable()) {
+            self.is_quiet = false;
         }
     }
 
@@ -568,6 +579,7 @@ impl<'s> Session<'s> {
         let wants_mark = self.options.is_durable() && !is_qos0;
         let admission = Admission { id, replaces: policy, wants_mark };
         self.outbound.admit(&outgoing, publish.payload, &admission, external);
+        self.is_quiet = false;
         Ok(id)
     }
 

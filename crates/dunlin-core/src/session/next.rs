@@ -89,6 +89,9 @@ impl Session<'_> {
         loop {
             if self.sending.packet == Packet::NONE {
                 self.sending.packet = self.choose();
+                if self.sending.packet == Packet::NONE {
+                    break;
+                }
             }
             let room = out.get_mut(written..).unwrap_or_default();
             let room_len = room.len();
@@ -136,6 +139,9 @@ impl Session<'_> {
             // Until CONNACK, nothing: a server that refuses would ignore it [MQTT-3.1.4-5].
             Link::Down | Link::Await | Link::Closed => return Packet::NONE,
         }
+        if self.is_quiet && !self.keep_alive.is_ping_due() {
+            return Packet::NONE;
+        }
         if let Some((first, id)) = self.next_ack() {
             return Packet::with_id(first, id);
         }
@@ -152,7 +158,11 @@ impl Session<'_> {
         if self.outbound.has_publish(self.options.window) {
             return Packet::bare(header::PUBLISH);
         }
-        Packet::bare(if self.keep_alive.take_ping() { header::PINGREQ } else { 0 })
+        if self.keep_alive.take_ping() {
+            return Packet::bare(header::PINGREQ);
+        }
+        self.is_quiet = true;
+        Packet::NONE
     }
 
     /// An acknowledgement never leaves before the last byte of its message has come. A message that passes by without

@@ -28,6 +28,7 @@ pub struct Suspended {
     ids: Ids,
     connects: u8,
     link: super::Link,
+    is_quiet: bool,
     fault: Option<super::Fault>,
     sending: Sending,
     #[cfg(feature = "large")]
@@ -57,6 +58,7 @@ impl<'s> Session<'s> {
             ids: self.ids,
             connects: self.connects,
             link: self.link,
+            is_quiet: self.is_quiet,
             fault: self.fault,
             sending: self.sending,
             #[cfg(feature = "large")]
@@ -82,6 +84,7 @@ impl<'s> Session<'s> {
             ids: suspended.ids,
             connects: suspended.connects,
             link: suspended.link,
+            is_quiet: suspended.is_quiet,
             fault: suspended.fault,
             sending: suspended.sending,
             #[cfg(feature = "large")]
