@@ -24,7 +24,7 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Violation> {
     if name.is_empty() {
         return Err(Violation::Topic);
     }
-    let mut rest = name.iter();
+    let mut rest = without_plain_words(name).iter();
     while let Some(lead) = rest.next() {
         if *lead < 0x80 {
             if matches!(*lead, 0 | b'+' | b'#') {
@@ -55,9 +55,47 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), Violation> {
     Ok(())
 }
 
+/// `name` from its first word on that holds something other than plain ASCII: most names are nothing else.
+fn without_plain_words(name: &[u8]) -> &[u8] {
+    /// A byte in each place of a word.
+    const fn each(byte: u8) -> usize {
+        usize::from_ne_bytes([byte; size_of::<usize>()])
+    }
+    /// The top bits are clear of bytes from 1 to 128.
+    const fn has_zero(word: usize) -> usize {
+        word.wrapping_sub(each(1))
+    }
+    let mut rest = name;
+    while let Some((word, tail)) = rest.split_first_chunk() {
+        let word = usize::from_ne_bytes(*word);
+        // `+` and `#` differ in one bit.
+        let wildcards = (word | each(b'+' ^ b'#')) ^ each(b'+' | b'#');
+        if (word | has_zero(word) | has_zero(wildcards)) & each(0x80) != 0 {
+            break;
+        }
+        rest = tail;
+    }
+    rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Violation, check_name};
+
+    #[test]
+    fn every_byte_is_looked_at_wherever_it_stands() {
+        // [MQTT-3.3.2-2] [MQTT-1.5.3-1]
+        for len in 1..=25 {
+            for place in 0..len {
+                for byte in 0..=255 {
+                    let mut name = [b'a'; 25];
+                    name[place] = byte;
+                    let is_plain = byte < 0x80 && !b"\0+#".contains(&byte);
+                    assert_eq!(check_name(&name[..len]).is_ok(), is_plain, "{byte} at {place} of {len}");
+                }
+            }
+        }
+    }
 
     /// Every text of up to three bytes, and every one of four that begins like one of four bytes.
     #[test]

@@ -51,11 +51,11 @@ use crate::inbox::Inbox;
 use crate::log;
 use crate::memory::Memory;
 use crate::packet::publish::{Flags, Outgoing};
-use crate::packet::{PacketId, QoS, header};
+use crate::packet::{PacketId, QoS, header, reader};
 use crate::time::Instant;
-use crate::topic;
 #[cfg(any(feature = "durable", feature = "subscribe"))]
 use crate::topic::Filter;
+use crate::topic::{self, MAX_TEXT};
 
 /// An MQTT client session, as a value: bytes and time in, bytes and events out.
 ///
@@ -559,7 +559,12 @@ impl<'s> Session<'s> {
         external: Option<External>,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
-        if !topic::is_name(publish.topic) {
+        // The check of names that come is the faster one, but has to be there anyway.
+        let is_name = match publish.topic.len() {
+            0..=MAX_TEXT if cfg!(feature = "subscribe") => reader::check_name(publish.topic.as_bytes()).is_ok(),
+            _ => topic::is_name(publish.topic),
+        };
+        if !is_name {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         let is_qos0 = publish.qos == QoS::AtMostOnce;
