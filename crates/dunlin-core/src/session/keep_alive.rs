@@ -42,6 +42,9 @@ impl KeepAlive {
 
     /// Looks at the clock: is a ping due? Comes before anything else that depends on time.
     pub fn tick(&mut self, now: Instant, keep_alive_s: u16) {
+        if now == self.now {
+            return; // as most calls, where milliseconds are long
+        }
         let is_backwards = now < self.now;
         if is_backwards {
             self.silent = 0;

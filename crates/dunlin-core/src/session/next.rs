@@ -176,7 +176,7 @@ impl Session<'_> {
     }
 
     fn next_release(&mut self) -> Option<PacketId> {
-        if cfg!(feature = "qos2") { self.outbound.next_release() } else { None }
+        if cfg!(feature = "qos2") && self.outbound.may_release() { self.outbound.next_release() } else { None }
     }
 
     /// Requests go before messages, so that the answer to a message finds its subscription. While an identifier of
