@@ -428,9 +428,9 @@ impl<'s> Inbound<'s> {
         })
     }
 
-    /// A mark is on stable storage. One that no entry waits for (any more) changes nothing.
+    /// A mark is on stable storage. `false` for one that no entry waits for (any more), which changes nothing.
     #[cfg(feature = "durable")]
-    pub fn mark_stored(&mut self, mark: Mark) {
+    pub fn mark_stored(&mut self, mark: Mark) -> bool {
         for index in 0..self.table.len() {
             if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
                 continue;
@@ -442,8 +442,10 @@ impl<'s> Inbound<'s> {
                 (MarkStage::Forgotten, Stage::Stale) => self.remove(index),
                 _ => continue,
             }
-            return self.unstall();
+            self.unstall();
+            return true;
         }
+        false
     }
 
     /// Takes back, after a restart, the identifier of a message that was handled.

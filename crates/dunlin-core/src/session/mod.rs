@@ -336,16 +336,18 @@ impl<'s> Session<'s> {
     /// `false` when there is nothing to acknowledge any more: the server sends such a message again.
     #[cfg(feature = "manual")]
     pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
-        self.is_quiet = false;
-        self.inbound.acknowledge(receipt, self.options.is_durable())
+        let is_taken = self.inbound.acknowledge(receipt, self.options.is_durable());
+        self.is_quiet &= !is_taken;
+        is_taken
     }
 
     /// Takes back a message that has not begun to leave. `false` when it may have been sent before: then it goes its
     /// way, since its identifier belongs to the exchange [MQTT-2.3.1-3].
     #[cfg(feature = "qos1")]
     pub fn withdraw(&mut self, id: PacketId) -> bool {
-        self.is_quiet = false;
-        self.outbound.withdraw(id, self.sending.is_publish(), self.options.is_durable())
+        let is_back = self.outbound.withdraw(id, self.sending.is_publish(), self.options.is_durable());
+        self.is_quiet &= !is_back;
+        is_back
     }
 
     /// The next fact to put on stable storage, if any; only with `Options::durable`. Asking twice gives the same
@@ -367,11 +369,11 @@ impl<'s> Session<'s> {
     /// changes nothing.
     #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) {
-        self.is_quiet = false;
-        match mark.stage {
+        let is_news = match mark.stage {
             mark::Stage::Accepted | mark::Stage::Released | mark::Stage::Done => self.outbound.mark_stored(mark),
             mark::Stage::Received | mark::Stage::Forgotten => self.inbound.mark_stored(mark),
-        }
+        };
+        self.is_quiet &= !is_news;
     }
 
     /// Takes back what a store kept over a restart. Before the first [`open`](Self::open), one call per entry.
@@ -545,8 +547,7 @@ impl<'s> Session<'s> {
         #[cfg(feature = "table")]
         let table_id = self.table.id();
         self.ids.allocate(|ids| {
-            outbound.mark_ids(ids);
-            filters.mark_ids(ids);
+            mark_ids(outbound, filters, ids);
             #[cfg(feature = "table")]
             ids.mark(table_id.map_or(0, PacketId::get));
         })
@@ -647,6 +648,13 @@ impl<'s> Session<'s> {
         let is_used = self.outbound.ids().any(|used| used == id.get());
         if is_used || self.filters.uses(id) { Err(RestoreError::PacketIdInUse) } else { Ok(()) }
     }
+}
+
+/// Marks the identifiers of messages and requests. Apart from where they are given out, since it is seldom needed.
+#[inline(never)]
+fn mark_ids(outbound: &Outbound<'_>, filters: &Filters<'_>, ids: &mut Ids) {
+    outbound.mark_ids(ids);
+    filters.mark_ids(ids);
 }
 
 /// A message as the encoder wants it.

@@ -499,17 +499,18 @@ impl<'s> Outbound<'s> {
         })
     }
 
-    /// A mark is on stable storage. One that no slot waits for (any more) changes nothing.
+    /// A mark is on stable storage. `false` for one that no slot waits for (any more), which changes nothing.
     #[cfg(feature = "durable")]
-    pub fn mark_stored(&mut self, mark: Mark) {
-        let Some(index) = self.find(mark.id, 0) else { return };
-        let Some(slot) = self.slots.get_mut(index) else { return };
+    pub fn mark_stored(&mut self, mark: Mark) -> bool {
+        let Some(index) = self.find(mark.id, 0) else { return false };
+        let Some(slot) = self.slots.get_mut(index) else { return false };
         match (mark.stage, slot.stage) {
             (MarkStage::Accepted, Stage::Unstored) => slot.stage = Stage::Queued,
             (MarkStage::Released, Stage::Unmarked) => slot.stage = Stage::Release,
             (MarkStage::Done, Stage::Ended) => self.remove(index),
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     // Questions
