@@ -12,7 +12,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub const fn new() -> Self {
-        Self { next: 1, free: 0 }
+        Self { next: 0, free: 0 }
     }
 
     /// The next identifier that is not in use [MQTT-2.3.1-2]; `None` when all 65,535 are. One pass over those in use,
