@@ -63,9 +63,43 @@ impl<'o> Writer<'o> {
 /// Copies as much of `from` as `to` can hold, and says how much.
 pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> usize {
     let len = to.len().min(from.len());
-    // A loop, since `copy_from_slice` keeps its panic where the optimiser does not see both lengths.
+    let (to, from) = (to.get_mut(..len).unwrap_or_default(), from.get(..len).unwrap_or_default());
+    #[cfg(not(target_pointer_width = "64"))]
+    let (to, from) = copy_words(to, from);
+    // A loop, since `copy_from_slice` keeps its panic where the optimiser does not see both lengths. On a host it
+    // becomes a call of `memcpy`.
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }
     len
+}
+
+/// Copies four bytes at a time and leaves the rest: for devices, where `memcpy` is the largest function of many a small
+/// program. Each byte goes by its name, since as an array they would be taken for a `memcpy` again.
+#[cfg(any(test, not(target_pointer_width = "64")))]
+fn copy_words<'a>(to: &'a mut [u8], from: &'a [u8]) -> (&'a mut [u8], &'a [u8]) {
+    let (to_words, to_rest) = to.as_chunks_mut::<4>();
+    let (from_words, from_rest) = from.as_chunks::<4>();
+    for ([a, b, c, d], [from_a, from_b, from_c, from_d]) in to_words.iter_mut().zip(from_words) {
+        (*a, *b, *c, *d) = (*from_a, *from_b, *from_c, *from_d);
+    }
+    (to_rest, from_rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy_words;
+
+    #[test]
+    fn words_are_copied_and_the_rest_is_left() {
+        let from: [u8; 23] = core::array::from_fn(|n| u8::try_from(n).unwrap_or(0) + 1);
+        for len in 0..=from.len() {
+            let mut to = [0; 23];
+            let (to_rest, from_rest) = copy_words(&mut to[..len], &from[..len]);
+            let words = len / 4 * 4;
+            assert_eq!((to_rest.len(), from_rest), (len - words, &from[words..len]));
+            assert_eq!(to[..words], from[..words]);
+            assert_eq!(to[words..], [0; 23][words..]);
+        }
+    }
 }
