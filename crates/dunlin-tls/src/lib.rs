@@ -5,8 +5,8 @@
 )]
 //! TLS for devices, as a transport.
 //!
-//! A connected stream is `embedded_io::{Read, Write, ReadReady}` or its two `embedded-io-async` halves, and nothing
-//! here knows what runs over it. A stream exists only after the server has proved who it is: there is no way to get
+//! A connected stream is `embedded_io::{Read, Write, ReadReady}` or, with `embedded-tls`, its two `embedded-io-async`
+//! halves, and nothing here knows what runs over it. A stream exists only after the server has proved who it is: there is no way to get
 //! one without verification, and no way to send a byte before it.
 //!
 //! Two backends, each a feature, with one [`Config`] and one [`Error`]:
@@ -17,6 +17,7 @@
 //! | certificates | ECDSA on P-256 | RSA and ECDSA |
 //! | memory | buffers only | a heap in a pool that the application hands over |
 //! | resumption | no | yes |
+//! | `embedded-io-async` | yes | no |
 //! | written in | Rust | C behind Rust |
 //!
 //! `docs/tls.md` in the repository says which to take when, with measured costs.
