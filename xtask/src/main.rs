@@ -27,7 +27,6 @@ mod spec;
 mod stack;
 mod stages;
 mod tags;
-mod transports;
 
 use std::process::ExitCode;
 
@@ -40,11 +39,10 @@ const STAGES: &[Stage] = &[
     Stage { name: "deviations", about: "every exception to the coding rules is recorded", run: deviations::run },
     Stage { name: "clippy", about: "no lint in the workspace, none of the core's stricter set", run: cargo::clippy },
     Stage { name: "core", about: "the tests of the session", run: cargo::core_tests },
-    Stage { name: "tests", about: "unit tests, integration tests and doc tests of the workspace", run: cargo::tests },
     Stage {
-        name: "transports",
-        about: "TLS refuses what it must; tasks and interrupts share a session",
-        run: transports::run,
+        name: "tests",
+        about: "all other tests of the workspace, with every feature and a real broker",
+        run: cargo::tests,
     },
     Stage { name: "doc", about: "rustdoc has nothing to complain about", run: cargo::doc },
     Stage { name: "readme", about: "the Rust blocks of the documents compile and pass", run: readme::run },
