@@ -65,7 +65,9 @@ pub struct Build<'a> {
 impl Build<'_> {
     /// Builds it, with the stack need of each function recorded in the section `.stack_sizes`.
     pub fn run(&self) -> Result<PathBuf> {
-        let directory = scratch(self.package);
+        // One place for all packages, so that `core` is built once for each target, level and way of linking. Two ways, two
+        // places: builds of both can go on at the same time.
+        let directory = scratch("devices").join(self.lto);
         process::run(
             cargo()?
                 .args(["build", "--quiet", "--release", "--no-default-features", "--features", self.features])
@@ -136,6 +138,7 @@ fn undefined_symbol(complaint: &str) -> Option<String> {
 
 /// Assembles `source` for `target`.
 pub fn assemble(target: &Target, source: &Path, object: &Path) -> Result<()> {
+    std::fs::create_dir_all(object.parent().unwrap_or(Path::new(".")))?;
     process::run(target.tool("as").args(target.assembler).arg(source).arg("-o").arg(object))
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Result, bail, ensure};
 use object::read::archive::ArchiveFile;
@@ -31,37 +32,49 @@ const SEEDED: &str = "seeded";
 const FOR_CONSTANTS: &[&str] = &["Filter::literal"];
 
 pub fn run() -> Result<()> {
-    let mut count = 0;
-    let mut findings = Vec::new();
+    // The two ways of linking at the same time, since a crate in one piece is work for one processor.
+    let [without, with] = thread::scope(|scope| {
+        LTO.map(|lto| scope.spawn(move || prove_all(lto)))
+            .map(|proof| proof.join().unwrap_or_else(|_| bail!("a proof panicked")))
+    });
     println!("opt  lto  functions    flash");
-    for opt_level in OPT_LEVELS {
-        for lto in LTO {
-            let library = build(opt_level, lto, "").run()?;
-            let roots = roots(&library)?;
-            if count == 0 {
-                ensure_complete(&roots)?;
-            }
-            count = roots.len();
-            let verdict = match prove(&library, &roots)? {
-                Ok(flash) => format!("{flash:>6} B"),
-                Err(why) => {
-                    findings.push(format!("opt {opt_level}, lto {lto}: {why}"));
-                    "  FAILS".to_owned()
-                }
-            };
-            println!("{opt_level:<5}{lto:<5}{count:>9}  {verdict}");
-        }
-    }
-    for lto in LTO {
-        let library = build("z", lto, "seeded").run()?;
-        let seen = prove(&library, &[SEEDED.to_owned()])?.is_err();
-        ensure!(seen, "a panic that was put in on purpose went unseen at opt z, lto {lto}: the proof is worth nothing");
+    let mut findings = Vec::new();
+    for verdict in without?.into_iter().chain(with?) {
+        println!("{}", verdict.line);
+        findings.extend(verdict.finding);
     }
     println!("an index put in on purpose is refused, with LTO and without");
     if !findings.is_empty() {
         bail!("{}", findings.join("\n"));
     }
     Ok(())
+}
+
+/// What came out at one level.
+struct Verdict {
+    line: String,
+    finding: Option<String>,
+}
+
+/// Every level with one way of linking, and a panic that must be seen.
+fn prove_all(lto: &'static str) -> Result<Vec<Verdict>> {
+    let mut verdicts = Vec::new();
+    for opt_level in OPT_LEVELS {
+        let library = build(opt_level, lto, "").run()?;
+        let roots = roots(&library)?;
+        if verdicts.is_empty() {
+            ensure_complete(&roots)?;
+        }
+        let (flash, finding) = match prove(&library, &roots, lto)? {
+            Ok(flash) => (format!("{flash:>6} B"), None),
+            Err(why) => ("  FAILS".to_owned(), Some(format!("opt {opt_level}, lto {lto}: {why}"))),
+        };
+        verdicts.push(Verdict { line: format!("{opt_level:<5}{lto:<5}{:>9}  {flash}", roots.len()), finding });
+    }
+    let library = build("z", lto, "seeded").run()?;
+    let seen = prove(&library, &[SEEDED.to_owned()], lto)?.is_err();
+    ensure!(seen, "a panic that was put in on purpose went unseen at opt z, lto {lto}: the proof is worth nothing");
+    Ok(verdicts)
 }
 
 /// The library of all public functions.
@@ -100,28 +113,34 @@ fn ensure_complete(roots: &[String]) -> Result<()> {
 }
 
 /// Links; returns the flash that all of it takes, or why it is not free of panics.
-fn prove(library: &Path, roots: &[String]) -> Result<Result<u64, String>> {
-    let path = image_path()?;
+fn prove(library: &Path, roots: &[String], lto: &str) -> Result<Result<u64, String>> {
+    let path = image_path(lto)?;
     let image = match firmware::link(&CORTEX_M4F, &[library], roots, &[], &path)? {
         Linked::Image(path) => Image::read(&path)?,
         Linked::Undefined(symbols) => {
             ensure!(symbols == [PANIC], "the proof needs {}", symbols.join(", "));
             return Ok(Err(format!(
                 "a panic is reachable\n{}",
-                chains_to(library, roots, &[PANIC], |name| name == PANIC)?
+                chains_to(library, roots, &[PANIC], &path, |name| name == PANIC)?
             )));
         }
     };
     if let Some(symbol) = image.functions().find(|symbol| formats(&symbol.name)) {
-        return Ok(Err(format!("{} is reachable\n{}", symbol.name, chains_to(library, roots, &[], formats)?)));
+        return Ok(Err(format!("{} is reachable\n{}", symbol.name, chains_to(library, roots, &[], &path, formats)?)));
     }
     Ok(Ok(image.section(".text") + image.section(".rodata") + image.section(".data")))
 }
 
 /// How `roots` come to a function that must not be there: a chain of calls for each function of ours that does so by
 /// itself, for whoever has to find the line.
-fn chains_to(library: &Path, roots: &[String], definitions: &[&str], is_goal: impl Fn(&str) -> bool) -> Result<String> {
-    let path = firmware::link_whole(&CORTEX_M4F, &[library], roots, definitions, &image_path()?)?;
+fn chains_to(
+    library: &Path,
+    roots: &[String],
+    definitions: &[&str],
+    path: &Path,
+    is_goal: impl Fn(&str) -> bool,
+) -> Result<String> {
+    let path = firmware::link_whole(&CORTEX_M4F, &[library], roots, definitions, path)?;
     let image = Image::read(&path)?;
     let graph = CallGraph::read(&CORTEX_M4F, &path, &image)?;
     // An invented symbol has no code, hence no label: what leads to the panic handler is the end of the chain.
@@ -142,8 +161,8 @@ fn formats(name: &str) -> bool {
     name.starts_with("core::fmt::") || name.starts_with("<core::fmt::") || name.contains(" as core::fmt::")
 }
 
-fn image_path() -> Result<PathBuf> {
+fn image_path(lto: &str) -> Result<PathBuf> {
     let directory = scratch("panic-proof");
     std::fs::create_dir_all(&directory)?;
-    Ok(directory.join("proof.elf"))
+    Ok(directory.join(format!("proof-{lto}.elf")))
 }
