@@ -61,6 +61,18 @@ fn quality_of_service_retain_and_repeat_are_as_asked_for() {
     assert_eq!(retained, [message("a/0", "x", 0, true), message("a/2", "x", 2, true)]);
 }
 
+#[test]
+fn a_line_may_be_empty_or_hold_any_byte_and_the_last_one_needs_no_end() {
+    let broker = Mosquitto::start();
+    let observer = observer(&broker, "#");
+    let input = b"one\n\ntw\0o\xff\r\nlast";
+    let (code, _, stderr) = Running::with_input(dunlin_at(&broker, "pub -t lines -l -q 1"), input).end();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for payload in [&b"one"[..], b"", b"tw\0o\xff\r", b"last"] {
+        assert_eq!(observer.next().unwrap().payload(), payload);
+    }
+}
+
 /// Ten thousand lines, and a last one without an end.
 fn lines() -> (String, Vec<String>) {
     let lines: Vec<_> = (0..10_000).map(|n| format!("line {n}")).collect();
