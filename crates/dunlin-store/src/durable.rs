@@ -79,7 +79,9 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The store could not be read.
     pub fn recover(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
-        block_on(Self::recover_async(session, store))
+        let mut durable = Self::new(session, store);
+        durable.restore()?;
+        Ok(durable)
     }
 
     /// As [`recover`](Self::recover), for executors.
@@ -87,18 +89,20 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn recover_async(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
-        let last = store.last();
-        let recovery = Recovery { damage: store.damage(), ..Recovery::default() };
-        let order = last.map_or(0, |(_, order)| order.wrapping_add(1));
-        let mut durable = Self { session, store, order, recovery };
-        if let Some(next) = last.and_then(|(id, _)| PacketId::new(id.get().checked_add(1).unwrap_or(1))) {
-            // There is always room for it.
-            let _ = durable.session.restore(Restored::NextId(next));
-        }
-        durable.restore().await?;
-        // Reading all of it may have shown more.
-        durable.recovery.damage = durable.store.damage();
+        let mut durable = Self::new(session, store);
+        durable.restore_async().await?;
         Ok(durable)
+    }
+
+    fn new(mut session: Session<'s>, store: S) -> Self {
+        let mut order = 0_u32;
+        if let Some((id, last)) = store.last() {
+            order = last.wrapping_add(1);
+            let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
+            // There is always room for it.
+            let _ = session.restore(Restored::NextId(next));
+        }
+        Self { session, store, order, recovery: Recovery::default() }
     }
 
     /// What came back after the restart, and what did not.
@@ -107,40 +111,23 @@ impl<'s, S: Store> Durable<'s, S> {
     }
 
     /// Everything the store keeps, as far as the session has room. What it has already is not given again.
-    async fn restore(&mut self) -> Result<(), StoreError<S::Error>> {
-        let Recovery { messages, released, .. } = self.recovery;
-        let mut waiting = 0_u32;
-        let (mut has_messages, mut index) = (messages, 0);
-        let mut has_released = released;
-        while let Some(entry) = self.store.entry(index).await? {
-            index = index.saturating_add(1);
-            let restored = match entry {
-                Entry::Released(id) => Restored::Released(id),
-                Entry::Message { id, order, head, len } => {
-                    Restored::External { id, publish: head, payload: External { key: order, len } }
-                }
-                Entry::Received(id) => Restored::Received(id),
-                Entry::Subscription(filter) => Restored::Subscription(filter),
-            };
-            let is_outgoing = matches!(restored, Restored::Released(_) | Restored::External { .. });
-            // Messages keep their order: behind one that waits, all wait.
-            let outcome =
-                if is_outgoing && waiting > 0 { Err(RestoreError::Full) } else { self.session.restore(restored) };
-            match (outcome, restored) {
-                (Ok(()), Restored::Released(_)) => has_released = has_released.saturating_add(1),
-                (Ok(()), Restored::Received(_)) => self.recovery.received = self.recovery.received.saturating_add(1),
-                (Ok(()), Restored::Subscription(_)) => {
-                    self.recovery.subscriptions = self.recovery.subscriptions.saturating_add(1);
-                }
-                (Ok(()), _) => has_messages = has_messages.saturating_add(1),
-                (Err(RestoreError::PacketIdInUse), _) => {} // it is there already
-                (Err(_), _) if is_outgoing => waiting = waiting.saturating_add(1),
-                (Err(_), _) => self.recovery.given_up = self.recovery.given_up.saturating_add(1),
-            }
+    fn restore(&mut self) -> Result<(), StoreError<S::Error>> {
+        self.recovery.waiting = 0;
+        let mut index = 0_usize;
+        while self.recovery.take(&mut self.session, &self.store, index) {
+            block_on(self.store.seek(index))?;
+            index = index.wrapping_add(1);
         }
-        self.recovery.messages = has_messages;
-        self.recovery.released = has_released;
-        self.recovery.waiting = waiting;
+        Ok(())
+    }
+
+    async fn restore_async(&mut self) -> Result<(), StoreError<S::Error>> {
+        self.recovery.waiting = 0;
+        let mut index = 0_usize;
+        while self.recovery.take(&mut self.session, &self.store, index) {
+            self.store.seek(index).await?;
+            index = index.wrapping_add(1);
+        }
         Ok(())
     }
 
@@ -153,7 +140,9 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// Any [`PublishError`] leaves session and store as they were.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
-        block_on(self.publish_async(publish))
+        let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
+        let outcome = block_on(store.put(unfinished.id, order, publish));
+        unfinished.end(outcome)
     }
 
     /// As [`publish`](Self::publish), for executors.
@@ -161,24 +150,21 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn publish_async(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
-        if publish.qos() == QoS::AtMostOnce {
-            return self.session.publish(publish).map_err(PublishError::Session);
-        }
-        if self.recovery.waiting > 0 {
-            return Err(PublishError::Session(dunlin_core::PublishError::Full));
-        }
-        let order = self.order;
-        let id = begin(&mut self.session, publish, order).map_err(PublishError::Session)?;
-        let Some(id) = id else { return Ok(None) };
-        self.order = order.wrapping_add(1);
-        let unfinished = Unfinished { session: &mut self.session, id };
-        match self.store.put(id, order, publish).await {
-            Ok(()) => {
-                unfinished.stored();
-                Ok(Some(id))
-            }
-            Err(error) => Err(PublishError::Store(error)), // and the drop takes the message back
-        }
+        let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
+        let outcome = store.put(unfinished.id, order, publish).await;
+        unfinished.end(outcome)
+    }
+
+    /// Accepts a message that is yet to be stored. `None`: there is nothing to store.
+    #[expect(clippy::type_complexity, reason = "used twice, here")]
+    fn begin(
+        &mut self,
+        publish: &Publish<'_>,
+    ) -> Result<Option<(Unfinished<'_, 's>, &mut S, u32)>, PublishError<S::Error>> {
+        let is_full = self.recovery.waiting > 0;
+        let id = begin(&mut self.session, publish, &mut self.order, is_full).map_err(PublishError::Session)?;
+        let order = self.order.wrapping_sub(1);
+        Ok(id.map(|id| (Unfinished { session: &mut self.session, id }, &mut self.store, order)))
     }
 
     /// Subscribes to a filter, now and after every restart.
@@ -186,7 +172,12 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// Any [`FilterError`] leaves session and store as they were.
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
-        block_on(self.subscribe_async(filter))
+        block_on(self.store.subscribe(filter)).map_err(FilterError::Store)?;
+        let outcome = self.session.subscribe(core::slice::from_ref(filter));
+        if outcome.is_err() {
+            block_on(self.store.unsubscribe(filter.text())).map_err(FilterError::Store)?;
+        }
+        outcome.map_err(FilterError::Session)
     }
 
     /// As [`subscribe`](Self::subscribe), for executors.
@@ -195,13 +186,11 @@ impl<'s, S: Store> Durable<'s, S> {
     /// The same.
     pub async fn subscribe_async(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
         self.store.subscribe(filter).await.map_err(FilterError::Store)?;
-        match self.session.subscribe(core::slice::from_ref(filter)) {
-            Ok(id) => Ok(id),
-            Err(error) => {
-                self.store.unsubscribe(filter.text()).await.map_err(FilterError::Store)?;
-                Err(FilterError::Session(error))
-            }
+        let outcome = self.session.subscribe(core::slice::from_ref(filter));
+        if outcome.is_err() {
+            self.store.unsubscribe(filter.text()).await.map_err(FilterError::Store)?;
         }
+        outcome.map_err(FilterError::Session)
     }
 
     /// Unsubscribes from a filter.
@@ -209,7 +198,9 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// Any [`FilterError`] leaves the session as it was.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
-        block_on(self.unsubscribe_async(filter))
+        let id = self.session.unsubscribe(&[filter]).map_err(FilterError::Session)?;
+        block_on(self.store.unsubscribe(filter)).map_err(FilterError::Store)?;
+        Ok(id)
     }
 
     /// As [`unsubscribe`](Self::unsubscribe), for executors.
@@ -229,7 +220,12 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The store could not be read; the session is as after [`lost`](Self::lost).
     pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
-        block_on(self.open_async(now, inbox))
+        if self.recovery.waiting > 0 {
+            self.session.lost();
+            self.restore()?;
+        }
+        self.session.open(now, inbox);
+        Ok(())
     }
 
     /// As [`open`](Self::open), for executors.
@@ -239,7 +235,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub async fn open_async(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
         if self.recovery.waiting > 0 {
             self.session.lost();
-            self.restore().await?;
+            self.restore_async().await?;
         }
         self.session.open(now, inbox);
         Ok(())
@@ -290,7 +286,17 @@ impl<'s, S: Store> Durable<'s, S> {
     /// The store failed, or does not have a payload any more. Nothing has left that must not; call
     /// [`lost`](Self::lost), and try again with a new stream.
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Result<Transmit, StoreError<S::Error>> {
-        block_on(self.transmit_async(now, out))
+        self.settle()?;
+        let mut written = 0;
+        loop {
+            match fill(&mut self.session, now, out, &mut written) {
+                Filled::Done(transmit) => return Ok(transmit),
+                Filled::Wants { key, offset, bytes } => {
+                    block_on(self.store.read(key, offset, bytes))?;
+                    self.session.supplied(bytes.len());
+                }
+            }
+        }
     }
 
     /// As [`transmit`](Self::transmit), for executors.
@@ -299,26 +305,14 @@ impl<'s, S: Store> Durable<'s, S> {
     /// The same.
     pub async fn transmit_async(&mut self, now: Instant, out: &mut [u8]) -> Result<Transmit, StoreError<S::Error>> {
         self.settle_async().await?;
-        let mut written = 0_usize;
+        let mut written = 0;
         loop {
-            let room = out.get_mut(written..).unwrap_or_default();
-            if room.is_empty() && written > 0 {
-                return Ok(Transmit::Bytes(written));
-            }
-            match self.session.transmit(now, room) {
-                Transmit::Bytes(n) => written = written.saturating_add(n),
-                Transmit::Payload { key, offset, len } => {
-                    let fits = len.min(room.len());
-                    let n = self.store.read(key, offset, room.get_mut(..fits).unwrap_or_default()).await?;
-                    if n == 0 {
-                        return Err(StoreError::Unreliable);
-                    }
-                    self.session.supplied(n);
-                    written = written.saturating_add(n);
+            match fill(&mut self.session, now, out, &mut written) {
+                Filled::Done(transmit) => return Ok(transmit),
+                Filled::Wants { key, offset, bytes } => {
+                    self.store.read(key, offset, bytes).await?;
+                    self.session.supplied(bytes.len());
                 }
-                // A batch has ended: it leaves before anything else is asked.
-                _ if written > 0 => return Ok(Transmit::Bytes(written)),
-                other => return Ok(other),
             }
         }
     }
@@ -329,7 +323,11 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The store failed; nothing is lost, and it is stored the next time.
     pub fn settle(&mut self) -> Result<(), StoreError<S::Error>> {
-        block_on(self.settle_async())
+        while let Some(marks) = Marks::of(&self.session) {
+            block_on(self.store.mark(marks.all()))?;
+            marks.stored(&mut self.session);
+        }
+        Ok(())
     }
 
     /// As [`settle`](Self::settle), for executors.
@@ -337,16 +335,11 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn settle_async(&mut self) -> Result<(), StoreError<S::Error>> {
-        loop {
-            let marks = Marks::of(&self.session);
-            if marks.all().is_empty() {
-                return Ok(());
-            }
+        while let Some(marks) = Marks::of(&self.session) {
             self.store.mark(marks.all()).await?;
-            for mark in marks.all() {
-                self.session.mark_stored(*mark);
-            }
+            marks.stored(&mut self.session);
         }
+        Ok(())
     }
 
     // Questions
@@ -376,14 +369,57 @@ impl<'s, S: Store> Durable<'s, S> {
     }
 }
 
-/// Accepts a message whose payload is named by its order; the caller stores it and says so, or withdraws it.
+impl Recovery {
+    /// Gives the session the entry that the store has found, unless it is the first time that it is asked. `false`: that
+    /// was the last one.
+    fn take<S: Store>(&mut self, session: &mut Session<'_>, store: &S, index: usize) -> bool {
+        if index == 0 {
+            return true;
+        }
+        // Reading all of it may have shown more.
+        self.damage = store.damage();
+        let Some(entry) = store.found() else { return false };
+        let (restored, is_outgoing, count) = match entry {
+            Entry::Released(id) => (Restored::Released(id), true, &mut self.released),
+            Entry::Message { id, order, head, len } => {
+                let payload = External { key: order, len };
+                (Restored::External { id, publish: head, payload }, true, &mut self.messages)
+            }
+            Entry::Received(id) => (Restored::Received(id), false, &mut self.received),
+            Entry::Subscription(filter) => (Restored::Subscription(filter), false, &mut self.subscriptions),
+        };
+        // Messages keep their order: behind one that waits, all wait.
+        let must_wait = is_outgoing && self.waiting > 0;
+        let outcome = if must_wait { Err(RestoreError::Full) } else { session.restore(restored) };
+        let count = match outcome {
+            Ok(()) => count,
+            Err(RestoreError::PacketIdInUse) => return true, // it is there already
+            Err(_) if is_outgoing => &mut self.waiting,
+            Err(_) => &mut self.given_up,
+        };
+        *count = count.wrapping_add(1);
+        true
+    }
+}
+
+/// Accepts a message. Its payload is named by its order; the caller stores it and says so, or withdraws it. `None`: at
+/// QoS 0 there is nothing to store.
 pub(crate) fn begin(
     session: &mut Session<'_>,
     publish: &Publish<'_>,
-    order: u32,
+    order: &mut u32,
+    is_full: bool,
 ) -> Result<Option<PacketId>, dunlin_core::PublishError> {
+    if publish.qos() == QoS::AtMostOnce {
+        return session.publish(publish);
+    }
+    if is_full {
+        return Err(dunlin_core::PublishError::Full);
+    }
     let len = u32::try_from(publish.payload().len()).map_err(|_| dunlin_core::PublishError::TooLarge)?;
-    session.publish_external(publish, External { key: order, len })
+    let id = session.publish_external(publish, External { key: *order, len })?;
+    *order = order.wrapping_add(1);
+    Ok(id)
 }
 
 /// A message that is being stored. Dropped, it is taken back: an error, or nobody waits any more.
@@ -393,9 +429,12 @@ struct Unfinished<'a, 's> {
 }
 
 impl Unfinished<'_, '_> {
-    fn stored(self) {
-        self.session.mark_stored(Mark { id: self.id, stage: Stage::Accepted });
+    fn end<E>(self, outcome: Result<(), StoreError<E>>) -> Result<Option<PacketId>, PublishError<E>> {
+        outcome.map_err(PublishError::Store)?; // and the drop takes the message back
+        let id = self.id;
+        self.session.mark_stored(Mark { id, stage: Stage::Accepted });
         core::mem::forget(self);
+        Ok(Some(id))
     }
 }
 
@@ -405,7 +444,40 @@ impl Drop for Unfinished<'_, '_> {
     }
 }
 
-/// Some of the marks that wait.
+/// What filling a buffer came to.
+pub(crate) enum Filled<'o> {
+    Done(Transmit),
+    /// These bytes of a payload are to be read; then the session is told how many.
+    Wants {
+        key: u32,
+        offset: usize,
+        bytes: &'o mut [u8],
+    },
+}
+
+/// Fills `out`, of which so many bytes are written, with what the session has to send.
+pub(crate) fn fill<'o>(session: &mut Session<'_>, now: Instant, out: &'o mut [u8], written: &mut usize) -> Filled<'o> {
+    loop {
+        let room = out.get_mut(*written..).unwrap_or_default();
+        if room.is_empty() && *written > 0 {
+            return Filled::Done(Transmit::Bytes(*written));
+        }
+        let n = match session.transmit(now, room) {
+            Transmit::Bytes(n) => n,
+            Transmit::Payload { key, offset, len } => {
+                let begin = *written;
+                *written = begin.saturating_add(len.min(room.len()));
+                return Filled::Wants { key, offset, bytes: out.get_mut(begin..*written).unwrap_or_default() };
+            }
+            // A batch has ended: it leaves before anything else is asked.
+            _ if *written > 0 => return Filled::Done(Transmit::Bytes(*written)),
+            other => return Filled::Done(other),
+        };
+        *written = written.saturating_add(n);
+    }
+}
+
+/// Some of the marks that wait, one at least.
 pub(crate) struct Marks {
     marks: [Mark; BATCH],
     len: usize,
@@ -413,23 +485,31 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// The first ones, in order. A message that is being stored is the business of its publisher.
-    pub fn of(session: &Session<'_>) -> Self {
+    pub fn of(session: &Session<'_>) -> Option<Self> {
         let mut all = Self { marks: [NONE; BATCH], len: 0 };
         let waiting = session.marks().filter(|mark| mark.stage != Stage::Accepted);
         for (place, mark) in all.marks.iter_mut().zip(waiting) {
             *place = mark;
-            all.len = all.len.saturating_add(1);
+            all.len = all.len.wrapping_add(1);
         }
-        all
+        (all.len > 0).then_some(all)
     }
 
     pub fn all(&self) -> &[Mark] {
         self.marks.get(..self.len).unwrap_or_default()
     }
+
+    pub fn stored(&self, session: &mut Session<'_>) {
+        for mark in self.all() {
+            session.mark_stored(*mark);
+        }
+    }
 }
 
+const FIRST: PacketId = PacketId::new(1).expect("one is not zero");
+
 /// Fills unused places.
-const NONE: Mark = Mark { id: PacketId::new(1).expect("one is not zero"), stage: Stage::Done };
+const NONE: Mark = Mark { id: FIRST, stage: Stage::Done };
 
 impl<E: fmt::Display> fmt::Display for PublishError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,6 +14,8 @@ pub struct MemoryStore {
     received: Vec<PacketId>,
     filters: Vec<(String, QoS)>,
     last: Option<(PacketId, u32)>,
+    /// The entry that was looked for.
+    index: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +74,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<Infallible>> {
+    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), StoreError<Infallible>> {
         let message = self.messages.iter().find(|message| message.order == order);
-        let bytes = message.and_then(|message| message.payload.get(offset..)).unwrap_or_default();
-        let len = bytes.len().min(out.len());
-        out[..len].copy_from_slice(&bytes[..len]);
-        Ok(len)
+        let bytes = message.and_then(|message| message.payload.get(offset..)?.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or(StoreError::Unreliable)?);
+        Ok(())
     }
 
     async fn subscribe(&mut self, filter: &Filter<'_>) -> Result<(), StoreError<Infallible>> {
@@ -91,7 +92,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, StoreError<Infallible>> {
+    async fn seek(&mut self, index: usize) -> Result<(), StoreError<Infallible>> {
+        self.index = index;
+        Ok(())
+    }
+
+    fn found(&self) -> Option<Entry<'_>> {
         let released = self.released.iter().map(|id| Entry::Released(*id));
         let messages = self.messages.iter().map(|message| {
             let head = Publish::new(&message.topic, &[]).with_qos(message.qos);
@@ -102,7 +108,7 @@ impl Store for MemoryStore {
         let received = self.received.iter().map(|id| Entry::Received(*id));
         let filters = self.filters.iter().filter_map(|(text, qos)| Filter::new(text, *qos).ok());
         let filters = filters.map(Entry::Subscription);
-        Ok(released.chain(messages).chain(received).chain(filters).nth(index))
+        received.chain(released).chain(messages).chain(filters).nth(self.index)
     }
 
     fn last(&self) -> Option<(PacketId, u32)> {

@@ -7,9 +7,9 @@
 use core::cell::RefCell;
 use core::marker::PhantomData;
 
-use dunlin_core::{Instant, Mark, PacketId, Publish, QoS, Session, Stage, Transmit};
+use dunlin_core::{Instant, Mark, PacketId, Publish, Session, Stage, Transmit};
 
-use crate::durable::{Durable, Marks, PublishError, begin};
+use crate::durable::{Durable, Filled, Marks, PublishError, begin, fill};
 use crate::store::{Store, StoreError};
 
 /// A session, and the order of its next message: what the lock protects.
@@ -49,7 +49,7 @@ pub trait SharedStore {
     ///
     /// # Errors
     /// The same.
-    async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<Self::Error>>;
+    async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), StoreError<Self::Error>>;
 }
 
 /// A durable session that several tasks or threads use: as [`Durable`], by shared reference.
@@ -95,16 +95,9 @@ impl<L, S> Shared<L, S> {
         L: Lock<'s>,
         S: SharedStore,
     {
-        if publish.qos() == QoS::AtMostOnce {
-            return self.with(|session| session.publish(publish)).map_err(PublishError::Session);
-        }
         let begun = self.lock.with(|kept| {
-            if kept.is_full {
-                return Err(dunlin_core::PublishError::Full);
-            }
             let order = kept.order;
-            let id = begin(&mut kept.session, publish, order)?;
-            kept.order = order.wrapping_add(1);
+            let id = begin(&mut kept.session, publish, &mut kept.order, kept.is_full)?;
             Ok(id.map(|id| (id, order)))
         });
         let Some((id, order)) = begun.map_err(PublishError::Session)? else { return Ok(None) };
@@ -124,25 +117,14 @@ impl<L, S> Shared<L, S> {
         S: SharedStore,
     {
         self.settle().await?;
-        let mut written = 0_usize;
+        let mut written = 0;
         loop {
-            let room = out.get_mut(written..).unwrap_or_default();
-            if room.is_empty() && written > 0 {
-                return Ok(Transmit::Bytes(written));
-            }
-            match self.with(|session| session.transmit(now, room)) {
-                Transmit::Bytes(n) => written = written.saturating_add(n),
-                Transmit::Payload { key, offset, len } => {
-                    let fits = len.min(room.len());
-                    let n = self.store.read(key, offset, room.get_mut(..fits).unwrap_or_default()).await?;
-                    if n == 0 {
-                        return Err(StoreError::Unreliable);
-                    }
-                    self.with(|session| session.supplied(n));
-                    written = written.saturating_add(n);
+            match self.with(|session| fill(session, now, out, &mut written)) {
+                Filled::Done(transmit) => return Ok(transmit),
+                Filled::Wants { key, offset, bytes } => {
+                    self.store.read(key, offset, bytes).await?;
+                    self.with(|session| session.supplied(bytes.len()));
                 }
-                _ if written > 0 => return Ok(Transmit::Bytes(written)),
-                other => return Ok(other),
             }
         }
     }
@@ -156,14 +138,11 @@ impl<L, S> Shared<L, S> {
         L: Lock<'s>,
         S: SharedStore,
     {
-        loop {
-            let marks = self.with(|session| Marks::of(session));
-            if marks.all().is_empty() {
-                return Ok(());
-            }
+        while let Some(marks) = self.with(|session| Marks::of(session)) {
             self.store.mark(marks.all()).await?;
-            self.with(|session| marks.all().iter().for_each(|mark| session.mark_stored(*mark)));
+            self.with(|session| marks.stored(session));
         }
+        Ok(())
     }
 }
 
@@ -216,7 +195,7 @@ impl SharedStore for crate::FileStore {
         Store::mark(&mut self.clone(), marks).await
     }
 
-    async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<Self::Error>> {
+    async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), StoreError<Self::Error>> {
         Store::read(&mut self.clone(), order, offset, out).await
     }
 }
@@ -247,7 +226,7 @@ mod embassy {
             self.lock().await.mark(marks).await
         }
 
-        async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<S::Error>> {
+        async fn read(&self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), StoreError<S::Error>> {
             self.lock().await.read(order, offset, out).await
         }
     }

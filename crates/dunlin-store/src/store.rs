@@ -32,11 +32,11 @@ pub trait Store {
     /// The medium failed; the marks are to be asked for again.
     async fn mark(&mut self, marks: &[Mark]) -> Result<(), StoreError<Self::Error>>;
 
-    /// Reads the payload of a message from `offset` on, and says how many bytes; none if it is not there.
+    /// Fills `out` with the payload of a message from `offset` on.
     ///
     /// # Errors
-    /// The medium failed.
-    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, StoreError<Self::Error>>;
+    /// [`Unreliable`](StoreError::Unreliable): there are not so many bytes, or the message is not there.
+    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), StoreError<Self::Error>>;
 
     /// Keeps a filter that was subscribed to at run time. One that is there already is replaced.
     ///
@@ -50,12 +50,24 @@ pub trait Store {
     /// The medium failed.
     async fn unsubscribe(&mut self, filter: &str) -> Result<(), StoreError<Self::Error>>;
 
-    /// What is kept, one entry at a time, counted from 0: released messages in the order of their marks, messages in
-    /// the order in which they were put, identifiers received, filters. `None` behind the last one.
+    /// Looks for what is kept, one entry at a time, counted from 0: identifiers received, released messages in the order
+    /// of their marks, messages in their order, filters.
     ///
     /// # Errors
     /// The medium failed.
-    async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, StoreError<Self::Error>>;
+    async fn seek(&mut self, index: usize) -> Result<(), StoreError<Self::Error>>;
+
+    /// The entry that was looked for last, until something else is asked; `None` behind the last one.
+    fn found(&self) -> Option<Entry<'_>>;
+
+    /// [`seek`](Self::seek) and [`found`](Self::found) in one.
+    ///
+    /// # Errors
+    /// The medium failed.
+    async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, StoreError<Self::Error>> {
+        self.seek(index).await?;
+        Ok(self.found())
+    }
 
     /// The message that was put last: its identifier and order.
     fn last(&self) -> Option<(PacketId, u32)>;
@@ -112,6 +124,12 @@ pub enum StoreError<E> {
         /// The format's number.
         format: u8,
     },
+    /// The store is of an older format than this program reads. It was not touched. Let the program that wrote it deliver
+    /// what is in it, then erase it.
+    Older {
+        /// The format's number.
+        format: u8,
+    },
     /// The store holds more than this program has room for in its tables; it was not touched. Enlarge them.
     TooSmall,
     /// The region is no place for a store: its bounds are not those of pages, or it has fewer than two.
@@ -127,6 +145,7 @@ impl<E: fmt::Display> fmt::Display for StoreError<E> {
             Self::TooLarge => f.write_str("larger than the store can keep"),
             Self::Unreliable => f.write_str("what was written reads back as something else"),
             Self::Newer { format } => write!(f, "the store has format {format}, which is newer than this program"),
+            Self::Older { format } => write!(f, "the store has format {format}, which this program does not read"),
             Self::TooSmall => f.write_str("the store holds more than this program has tables for"),
             Self::Region => f.write_str("the region is no place for a store"),
             Self::Medium(error) => write!(f, "the medium failed: {error}"),

@@ -1,6 +1,7 @@
 //! The store in a directory: torn, damaged, full, written anew, shared by threads.
 
 use std::collections::BTreeSet;
+use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -42,18 +43,18 @@ fn mark(number: u16, stage: Stage) -> Mark {
 pub fn contents<S: Store>(store: &mut S) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(entry) = now(store.entry(all.len())).unwrap() {
-        let (text, order) = match entry {
+        let (text, payload) = match entry {
             Entry::Released(id) => (format!("released {}", id.get()), None),
             Entry::Message { id, order, head, len } => {
-                (format!("{} q{} #{} {len}", head.topic(), head.qos().bits(), id.get()), Some(order))
+                (format!("{} q{} #{} {len}", head.topic(), head.qos().bits(), id.get()), Some((order, len)))
             }
             Entry::Received(id) => (format!("received {}", id.get()), None),
             Entry::Subscription(filter) => (format!("filter {}", filter.text()), None),
         };
-        let payload = order.map(|order| {
-            let mut bytes = [0; 64];
-            let n = now(store.read(order, 0, &mut bytes)).unwrap();
-            format!(" {}", String::from_utf8_lossy(&bytes[..n]))
+        let payload = payload.map(|(order, len)| {
+            let mut bytes = vec![0; len as usize];
+            now(store.read(order, 0, &mut bytes)).unwrap();
+            format!(" {}", String::from_utf8_lossy(&bytes))
         });
         all.push(text + &payload.unwrap_or_default());
     }
@@ -70,7 +71,7 @@ fn what_was_stored_is_there_when_it_is_opened_again() {
     now(store.mark(&[mark(1, Stage::Released), mark(9, Stage::Received), mark(8, Stage::Received)])).unwrap();
     now(store.subscribe(&Filter::new("x/#", QoS::AtLeastOnce).unwrap())).unwrap();
     now(store.mark(&[mark(3, Stage::Released), mark(9, Stage::Forgotten)])).unwrap();
-    let expected = ["released 1", "released 3", "b q1 #2 3 two", "received 8", "filter x/#"];
+    let expected = ["received 8", "released 1", "released 3", "b q1 #2 3 two", "filter x/#"];
     assert_eq!(contents(&mut store), expected);
     let mut looked_at = FileStore::read_only(&scratch.0).unwrap();
     assert_eq!(contents(&mut looked_at), expected);
@@ -87,6 +88,48 @@ fn one_process_at_a_time() {
     let _store = FileStore::open(&scratch.0).unwrap();
     let Err(StoreError::Medium(error)) = FileStore::open(&scratch.0) else { panic!("opened twice") };
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_store_that_was_dropped_can_be_opened_at_once() {
+    let scratch = Scratch::new();
+    for _ in 0..20 {
+        drop(FileStore::open(&scratch.0).unwrap());
+    }
+    let store = FileStore::open(&scratch.0).unwrap();
+    let clone = store.clone();
+    drop(store);
+    assert!(FileStore::open(&scratch.0).is_err(), "a clone has it");
+    drop(clone);
+    FileStore::open(&scratch.0).unwrap();
+}
+
+/// Lives for as long as its standard input is open: this test alone, in a child.
+#[test]
+#[ignore = "runs in a child of `a_process_that_was_started_meanwhile_does_not_hold_the_store`"]
+fn child_that_waits() {
+    println!("begun");
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn a_process_that_was_started_meanwhile_does_not_hold_the_store() {
+    let scratch = Scratch::new();
+    let store = FileStore::open(&scratch.0).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "file::child_that_waits"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It runs, and is not about to become another program any more.
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("begun")));
+    drop(store);
+    FileStore::open(&scratch.0).unwrap();
+    drop(child.stdin.take());
+    assert!(lines.any(|line| line.contains("1 passed")));
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
@@ -163,7 +206,7 @@ fn the_log_is_written_anew_and_stays_small() {
         now(store.mark(&[mark(1, Stage::Done)])).unwrap();
         assert!(store.log_len() < 70_000);
     }
-    let expected = ["released 8", "keep q2 #9 4 this", "received 5"];
+    let expected = ["received 5", "released 8", "keep q2 #9 4 this"];
     assert_eq!(contents(&mut store), expected);
     drop(store);
     let mut store = FileStore::open(&scratch.0).unwrap();

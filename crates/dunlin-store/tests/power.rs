@@ -1,5 +1,6 @@
 //! The power fails at every write and every erase of every story.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dunlin_testkit::flash::{Cut, Flash, Operation};
@@ -27,7 +28,7 @@ pub fn stories() -> Vec<Story> {
             pages: 2,
         },
         Story {
-            name: "a payload in pieces",
+            name: "large payloads",
             steps: vec![Publish(2, 700), Publish(1, 300), Settle, Publish(2, 600), Settle],
             pages: 3,
         },
@@ -98,28 +99,18 @@ fn try_all<const W: usize, const E: usize>(effort: Effort) -> usize {
         let report = run(&story, &mut flash, &[]).unwrap_or_else(|error| panic!("{}: {error}", story.name));
         let log = flash.log().to_vec();
         let erases = log.iter().filter(|operation| matches!(operation, Operation::Erase { .. })).count();
-        let mut tried = 0;
-        for (operation, kind) in log.iter().enumerate().step_by(effort.stride) {
-            let tears: Vec<usize> = match kind {
-                Operation::Write { len, .. } if !effort.every_byte => vec![0, len / 2, *len],
-                _ => (0..kind.tears()).collect(),
-            };
-            for tear in tears {
-                for seed in 0..effort.seeds {
-                    let first = Cut { operation, tear, seed: seed * 7 + u64::from(!effort.every_byte) };
-                    tried += attempt::<W, E>(&story, &[first]);
-                }
+        let next = AtomicUsize::new(0);
+        let tried = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let operation = next.fetch_add(effort.stride, Ordering::Relaxed);
+                let Some(kind) = log.get(operation) else { return };
+                tried.fetch_add(try_at::<W, E>(effort, &story, operation, kind), Ordering::Relaxed);
             }
-            // The power fails again while the store recovers, and a third time.
-            let first = Cut { operation, tear: kind.tears() / 2, seed: 5 };
-            for second in 0..effort.second {
-                for tear in [0, 1, 5] {
-                    let second = Cut { operation: second, tear, seed: 3 };
-                    tried += attempt::<W, E>(&story, &[first, second]);
-                    tried += attempt::<W, E>(&story, &[first, second, second]);
-                }
-            }
-        }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        let tried = tried.into_inner();
         println!(
             "word {W}, page {E}, {}: {} writes and erases ({erases} erases), {} delivered, {} refused; {tried} cuts, {:.1} s",
             story.name,
@@ -132,6 +123,31 @@ fn try_all<const W: usize, const E: usize>(effort: Effort) -> usize {
     }
     println!("word {W}, page {E}: {cuts} power cuts, no promise broken");
     cuts
+}
+
+/// Cuts in this write or erase of the story.
+fn try_at<const W: usize, const E: usize>(effort: Effort, story: &Story, operation: usize, kind: &Operation) -> usize {
+    let mut tried = 0;
+    let tears: Vec<usize> = match kind {
+        Operation::Write { len, .. } if !effort.every_byte => vec![0, len / 2, *len],
+        _ => (0..kind.tears()).collect(),
+    };
+    for tear in tears {
+        for seed in 0..effort.seeds {
+            let first = Cut { operation, tear, seed: seed * 7 + u64::from(!effort.every_byte) };
+            tried += attempt::<W, E>(story, &[first]);
+        }
+    }
+    // The power fails again while the store recovers, and a third time.
+    let first = Cut { operation, tear: kind.tears() / 2, seed: 5 };
+    for second in 0..effort.second {
+        for tear in [0, 1, 5] {
+            let second = Cut { operation: second, tear, seed: 3 };
+            tried += attempt::<W, E>(story, &[first, second]);
+            tried += attempt::<W, E>(story, &[first, second, second]);
+        }
+    }
+    tried
 }
 
 fn attempt<const W: usize, const E: usize>(story: &Story, cuts: &[Cut]) -> usize {
@@ -154,7 +170,7 @@ fn nor_with_large_words() {
 }
 
 #[test]
-#[ignore = "a minute; cargo xtask power"]
+#[ignore = "minutes; cargo xtask power"]
 fn cuts_at_every_third_write_and_erase() {
     let mut cuts = try_all::<4, 2048>(SHORT);
     cuts += try_all::<32, 4096>(Effort { stride: 7, ..SHORT });
@@ -162,7 +178,7 @@ fn cuts_at_every_third_write_and_erase() {
 }
 
 #[test]
-#[ignore = "minutes; cargo xtask verify"]
+#[ignore = "hours; cargo xtask verify"]
 fn every_cut_of_every_story() {
     let mut cuts = try_all::<4, 2048>(LONG);
     cuts += try_all::<1, 2048>(Effort { seeds: 1, second: 2, stride: 3, ..LONG });

@@ -14,7 +14,7 @@ fn wear<const W: usize, const E: usize>(pages: usize, payload: usize) -> String 
     let mut flash = Flash::<W, E>::new(pages);
     let end = (pages * E) as u32;
     {
-        let mut store = FlashStore::<_>::mount_blocking(&mut flash, 0..end).unwrap();
+        let mut store = FlashStore::<_, 25, 21, 2048>::mount_blocking(&mut flash, 0..end).unwrap();
         let name = |order: u32| PacketId::new((order % 65_535) as u16 + 1).unwrap();
         for order in 0..1000 + IN_FLIGHT {
             if order < 1000 {

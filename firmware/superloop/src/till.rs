@@ -26,7 +26,7 @@ const TOPIC: &str = "till/1/sale";
 /// Sales that are under way at a time.
 const OPEN: usize = 8;
 
-type Flash = FlashStore<Blocking<HostFlash>, 12, 4, 4, 2>;
+type Flash = FlashStore<Blocking<HostFlash>, 15, 4, 256>;
 
 #[entry]
 fn main() -> ! {

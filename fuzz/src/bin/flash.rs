@@ -96,10 +96,8 @@ fn read_all(store: &mut Small<'_>) {
         assert!(index < 1000, "entries without end");
         if let Entry::Message { order, len, head, .. } = entry {
             assert!(dunlin_core::topic::is_name(head.topic()));
-            let mut bytes = [0; 300];
-            if let Ok(n) = now(store.read(order, 0, &mut bytes)) {
-                assert!(n <= len as usize);
-            }
+            let mut bytes = [0; 1000];
+            let _ = now(store.read(order, 0, bytes.get_mut(..len as usize).unwrap_or_default()));
         }
     }
 }

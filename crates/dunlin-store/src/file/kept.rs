@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use dunlin_core::{Mark, PacketId, QoS, Stage};
 
-use super::FileStore;
 use super::log::{STAGES, filter_record, kind};
+use super::{FileStore, Found};
 
 /// What the log amounts to.
 #[derive(Debug, Default)]
@@ -91,6 +91,22 @@ impl Kept {
             let (text, qos) = self.filters.remove(at);
             self.live -= filter_record(&text, qos).len() as u64;
         }
+    }
+
+    /// The entry with this index, as `Store::seek` counts them.
+    pub fn nth(&self, index: usize) -> Option<Found> {
+        let received = self.received.iter().map(|id| Found::Received(*id));
+        let released = self.released.iter().map(|id| Found::Released(*id));
+        let messages = self.messages.iter().map(|(order, message)| Found::Message {
+            id: message.id,
+            order: *order as u32,
+            topic: message.topic.clone(),
+            qos: message.qos,
+            retain: message.retain,
+            len: message.len,
+        });
+        let filters = self.filters.iter().map(|(text, qos)| Found::Filter(text.clone(), *qos));
+        received.chain(released).chain(messages).chain(filters).nth(index)
     }
 
     /// Takes the contents of a record that lie at this place. `false`: they make no sense.

@@ -40,8 +40,17 @@ type Error = StoreError<io::Error>;
 #[derive(Clone, Debug)]
 pub struct FileStore {
     shared: Arc<Shared>,
-    /// Holds what `entry` lends.
-    topic: String,
+    /// The entry that was looked for.
+    found: Option<Found>,
+}
+
+/// An entry that can be lent.
+#[derive(Clone, Debug)]
+enum Found {
+    Received(PacketId),
+    Released(PacketId),
+    Message { id: PacketId, order: u32, topic: String, qos: QoS, retain: bool, len: u32 },
+    Filter(String, QoS),
 }
 
 /// Everything that a store in files keeps.
@@ -171,7 +180,7 @@ impl FileStore {
     fn of(state: State, lock: Option<File>) -> Self {
         let (limit, live) = (state.limit, AtomicU64::new(state.kept.live));
         let shared = Shared { state: Mutex::new(state), ended: Condvar::new(), lock, limit, live };
-        Self { shared: Arc::new(shared), topic: String::new() }
+        Self { shared: Arc::new(shared), found: None }
     }
 
     /// Keeps several messages and then marks, all with one synchronisation. Messages go by identifier and order.
@@ -346,16 +355,16 @@ impl Store for FileStore {
         self.store(&[], marks)
     }
 
-    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<usize, Error> {
+    async fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> Result<(), Error> {
         let mut state = self.state();
         let key = state.kept.widen(order);
-        let Some(message) = state.kept.messages.get(&key) else { return Ok(0) };
-        let left = (message.len as usize).saturating_sub(offset);
-        let len = left.min(out.len());
+        let message = state.kept.messages.get(&key).ok_or(StoreError::Unreliable)?;
+        if offset.saturating_add(out.len()) > message.len as usize {
+            return Err(StoreError::Unreliable);
+        }
         let at = message.at + offset as u64;
         state.log.seek(SeekFrom::Start(at)).map_err(Error::Medium)?;
-        state.log.read_exact(&mut out[..len]).map_err(Error::Medium)?;
-        Ok(len)
+        state.log.read_exact(out).map_err(Error::Medium)
     }
 
     async fn subscribe(&mut self, filter: &Filter<'_>) -> Result<(), Error> {
@@ -366,29 +375,23 @@ impl Store for FileStore {
         self.set_filters(&[(filter.to_owned(), None)])
     }
 
-    async fn entry(&mut self, index: usize) -> Result<Option<Entry<'_>>, Error> {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = &state.kept;
-        if let Some(id) = kept.released.get(index) {
-            return Ok(Some(Entry::Released(*id)));
+    async fn seek(&mut self, index: usize) -> Result<(), Error> {
+        let found = self.state().kept.nth(index);
+        self.found = found;
+        Ok(())
+    }
+
+    fn found(&self) -> Option<Entry<'_>> {
+        match self.found.as_ref()? {
+            Found::Received(id) => Some(Entry::Received(*id)),
+            Found::Released(id) => Some(Entry::Released(*id)),
+            Found::Message { id, order, topic, qos, retain, len } => {
+                let head = Publish::new(topic, &[]).with_qos(*qos);
+                let head = if *retain { head.retain() } else { head };
+                Some(Entry::Message { id: *id, order: *order, head, len: *len })
+            }
+            Found::Filter(text, qos) => Filter::new(text, *qos).ok().map(Entry::Subscription),
         }
-        let index = index - kept.released.len();
-        if let Some((order, message)) = kept.messages.iter().nth(index) {
-            let (id, order, len) = (message.id, *order as u32, message.len);
-            let (qos, retain) = (message.qos, message.retain);
-            self.topic.clone_from(&message.topic);
-            let head = Publish::new(&self.topic, &[]).with_qos(qos);
-            let head = if retain { head.retain() } else { head };
-            return Ok(Some(Entry::Message { id, order, head, len }));
-        }
-        let index = index - kept.messages.len();
-        if let Some(id) = kept.received.get(index) {
-            return Ok(Some(Entry::Received(*id)));
-        }
-        let Some((text, qos)) = kept.filters.get(index - kept.received.len()) else { return Ok(None) };
-        let qos = *qos;
-        self.topic.clone_from(text);
-        Ok(Filter::new(&self.topic, qos).ok().map(Entry::Subscription))
     }
 
     fn last(&self) -> Option<(PacketId, u32)> {
@@ -520,4 +523,22 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_the_store_though_a_copy_of_the_open_file_is_left() {
+        let directory = std::env::temp_dir().join(format!("dunlin-store-lock-{}", std::process::id()));
+        let store = FileStore::open(&directory).unwrap();
+        // What a process that is being started has, until it becomes another program.
+        let copy = store.shared.lock.as_ref().unwrap().try_clone().unwrap();
+        assert!(FileStore::open(&directory).is_err());
+        drop(store);
+        FileStore::open(&directory).unwrap();
+        drop(copy);
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

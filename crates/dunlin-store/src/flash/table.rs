@@ -1,311 +1,462 @@
 //! What is kept on flash, as RAM knows it: a cell for each key of the map. Pure arithmetic; reads and writes nothing.
 //!
-//! A message has a key, which its record, "released" and "gone" share; one for each part of a payload that does not fit
-//! the record; filters have keys, and one holds all identifiers received. What a cell says stands in the head of its
-//! record, so that reading the heads of all records makes the table anew.
+//! A message has a key, which its record, "released" and "gone" share; a filter has one; and the first holds all
+//! identifiers received. What a cell says stands in the head of its record, so that reading the heads of all records
+//! makes the table anew.
+//!
+//! What is to be done is decided here, one record at a time: [`Table::plan`] says which, [`Table::note`] is told what
+//! became of it.
 
-use dunlin_core::{Mark, PacketId, Stage};
+use core::marker::PhantomData;
 
-use super::record::{Opened, checksum};
+use dunlin_core::{Mark, Stage};
+use embedded_storage_async::nor_flash::NorFlash;
+
+use super::record::{self, BODY, Draft, FORMAT, HEAD, KEY, Opened};
+use super::whole::Whole;
+use crate::store::{Damage, StoreError};
 
 /// The latest record of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     pub kind: u8,
-    /// Bytes of its contents.
-    pub len: u8,
-    /// Of a message its identifier; of a part its number.
-    pub id: u16,
-    /// Of a message and its parts the order; of what was released, in RAM, the number of that record; else a checksum.
-    pub order: u32,
     /// The number in its key.
-    pub index: u16,
+    pub index: u8,
+    /// Bytes of its contents.
+    pub len: u16,
+    /// Of a message its identifier; of a filter its quality of service.
+    pub id: u16,
+    /// Of a message its order; of a filter a checksum of its text; of what is gone, on flash, an order that is not beyond
+    /// the last. Of what was released and of the identifiers received, in RAM, the number of the record.
+    pub order: u32,
 }
 
-/// Kinds of records: what a key holds.
+/// Kinds of records: what a key holds. Entries come in this order.
 pub mod kind {
-    /// Nothing was ever written.
-    pub const NEVER: u8 = 0;
-    /// Nothing any more.
-    pub const GONE: u8 = 1;
-    /// A message, whole.
-    pub const MESSAGE: u8 = 2;
-    /// A message without its payload.
-    pub const LARGE: u8 = 3;
+    /// Nothing, or nothing any more.
+    pub const GONE: u8 = 0;
+    pub const RECEIVED: u8 = 1;
     /// A message past PUBREC.
-    pub const RELEASED: u8 = 4;
-    /// A part of a payload.
-    pub const PART: u8 = 5;
-    /// The last part of a payload.
-    pub const END: u8 = 6;
-    pub const FILTER: u8 = 7;
-    pub const RECEIVED: u8 = 8;
+    pub const RELEASED: u8 = 2;
+    pub const MESSAGE: u8 = 3;
+    pub const FILTER: u8 = 4;
 }
 
-/// Which keys: the first byte of each.
-pub const MESSAGES: u8 = 1;
-pub const PARTS: u8 = 2;
-pub const RECEIVED: u8 = 3;
-pub const FILTERS: u8 = 4;
+/// What somebody wants of the store.
+pub enum Job<'a> {
+    /// To know everything, after a restart.
+    Recover,
+    /// To keep a message or filter: its cell, and its contents.
+    Keep(Cell, [u8; record::PREFIX], &'a [u8], &'a [u8]),
+    /// To forget a filter.
+    Forget(Cell),
+    Mark(&'a [Mark]),
+    /// To find the entry with this index.
+    Seek(usize),
+    /// To find the message of this order, and read its payload from there on.
+    Read(u32, usize, &'a mut [u8]),
+}
 
-impl Cell {
-    const fn unused(index: u16) -> Self {
-        Self { kind: kind::NEVER, len: 0, id: 0, order: 0, index }
-    }
+/// A record to write or to read.
+pub struct Step<'a> {
+    pub cell: Cell,
+    pub action: Action,
+    prefix: [u8; record::PREFIX],
+    text: &'a [u8],
+    payload: &'a [u8],
+}
 
-    /// As it stands in RAM when its record has this number.
-    pub fn noted(self, number: u32) -> Self {
-        if self.kind == kind::RELEASED { Self { order: number, ..self } } else { self }
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.kind > kind::GONE
-    }
-
-    /// Whether it is a part of the payload of the message of this order.
-    pub fn is_part_of(&self, order: u32) -> bool {
-        self.is_live() && self.order == order
-    }
-
-    pub fn is_message(&self) -> bool {
-        matches!(self.kind, kind::MESSAGE | kind::LARGE)
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// To be written with this number.
+    Write(u32),
+    /// To be read, and to say this.
+    Find,
+    /// To be read, beyond the table.
+    Adopt,
 }
 
 /// See the module. The sizes are those of the store.
-pub struct Table<const M: usize, const P: usize, const R: usize, const F: usize> {
-    pub messages: [Cell; M],
-    pub parts: [Cell; P],
-    pub filters: [Cell; F],
-    pub received: Cell,
+pub struct Table<N, const C: usize, const R: usize, const B: usize> {
+    /// The first one is that of the identifiers received.
+    cells: [Cell; C],
     /// As the record has them, from the front.
-    pub ids: [[u8; 2]; R],
-    pub last: Option<(PacketId, u32)>,
-    /// What all that is kept amounts to.
-    pub census: u32,
-    /// The number of the next record, and what the latest said about the census.
+    ids: [[u8; 2]; R],
+    /// Pages that hold records at any time.
+    pages: usize,
+    /// What was looked for last, or nothing.
+    pub found: Cell,
+    /// The number of the next record.
     pub number: u32,
-    pub latest_census: u32,
+    /// The message that was put last: its identifier, or 0, and its order.
+    pub last: (u16, u32),
+    /// What the latest record says about the census.
+    census: Option<u32>,
+    /// Keys beyond the table which are to be read: from here up to there.
+    foreign: (u8, u8),
+    /// Something is being written, or flash was not read yet. If that is so when something else begins, the future was
+    /// dropped in the middle, or has failed.
+    pub is_unsure: bool,
+    pub damage: Damage,
+    flash: PhantomData<N>,
 }
 
-impl<const M: usize, const P: usize, const R: usize, const F: usize> Table<M, P, R, F> {
+const NOTHING: Cell = Cell { kind: kind::GONE, index: 0, len: 0, id: 0, order: 0 };
+
+impl Cell {
+    pub const fn message(id: u16, order: u32) -> Self {
+        Self { kind: kind::MESSAGE, id, order, ..NOTHING }
+    }
+
+    /// A filter is known by its checksum, without reading it.
+    pub fn filter(text: &[u8], qos: u8) -> Self {
+        Self { kind: kind::FILTER, id: u16::from(qos), order: record::checksum(0, text), ..NOTHING }
+    }
+
+    /// Its record has this number.
+    fn note(&mut self, number: u32) {
+        if matches!(self.kind, kind::RELEASED | kind::RECEIVED) {
+            self.order = number;
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.kind != kind::GONE
+    }
+
+    /// Whether this is the cell of that message or filter.
+    fn is_of(&self, other: &Self) -> bool {
+        match self.kind {
+            kind::FILTER => other.kind == kind::FILTER && self.order == other.order,
+            kind::MESSAGE | kind::RELEASED => other.kind != kind::FILTER && self.id == other.id,
+            _ => false,
+        }
+    }
+}
+
+impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R, B> {
+    const WORD: usize = if N::READ_SIZE > N::WRITE_SIZE { N::READ_SIZE } else { N::WRITE_SIZE };
+    /// Bytes that the map takes of each record.
+    const OVERHEAD: usize = super::Map::<N>::item_overhead_size() as usize;
+    /// Bytes of each page for records: the map marks both ends.
+    const PAGE: usize = Whole::<N>::ERASE_SIZE.saturating_sub(2 * Self::WORD);
+    /// The most contents of a record that fit the buffer.
+    const MOST: usize = {
+        let most = (B / Self::WORD * Self::WORD).saturating_sub(KEY + HEAD);
+        if most < BODY { most } else { BODY }
+    };
+    /// What is set aside: what becomes of a message is written under its key; identifiers are written whenever one comes.
+    const ASIDE: usize = Self::item(0) * C + Self::RECEIVED;
+    const RECEIVED: usize = Self::item(2 * R);
+
+    /// Bytes of flash that a record with so many bytes of contents takes.
+    const fn item(body: usize) -> usize {
+        let data = body.saturating_add(HEAD + KEY);
+        Self::OVERHEAD.saturating_add(data.div_ceil(Self::WORD).saturating_mul(Self::WORD))
+    }
+
+    /// Whether records that take so many bytes fit, whatever order they are written in, if the biggest of them takes so
+    /// many: up to that many may be left at the end of a page.
+    fn fits(&self, used: usize, biggest: usize) -> bool {
+        self.pages.saturating_mul(Self::PAGE.saturating_sub(biggest)) >= used
+    }
+
     /// A table that knows nothing; to be [`clear`](Self::clear)ed before it is used.
-    pub const fn new() -> Self {
+    pub const fn new(pages: usize) -> Self {
         Self {
-            messages: [Cell::unused(0); M],
-            parts: [Cell::unused(0); P],
-            filters: [Cell::unused(0); F],
-            received: Cell::unused(0),
+            cells: [NOTHING; C],
             ids: [[0; 2]; R],
-            last: None,
-            census: 0,
+            pages,
+            found: NOTHING,
             number: 0,
-            latest_census: 0,
+            last: (0, 0),
+            census: None,
+            foreign: (0, 0),
+            is_unsure: true,
+            damage: Damage { records: 0, is_reset: false },
+            flash: PhantomData,
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        for which in [MESSAGES, PARTS, FILTERS, RECEIVED] {
-            for (cell, index) in self.cells(which).iter_mut().zip(0..) {
-                *cell = Cell::unused(index);
-            }
+        for (cell, index) in self.cells.iter_mut().zip(0..) {
+            *cell = Cell { index, ..NOTHING };
         }
-        (self.last, self.census, self.number) = (None, 0, 0);
-    }
-
-    pub fn key(which: u8, index: u16) -> u32 {
-        u32::from(which).wrapping_shl(24) | u32::from(index)
-    }
-
-    pub fn of_key(key: u32) -> (u8, u16) {
-        let [which, _, high, low] = key.to_be_bytes();
-        (which, u16::from_be_bytes([high, low]))
-    }
-
-    pub fn cells(&mut self, which: u8) -> &mut [Cell] {
-        match which {
-            MESSAGES => &mut self.messages,
-            PARTS => &mut self.parts,
-            FILTERS => &mut self.filters,
-            RECEIVED => core::slice::from_mut(&mut self.received),
-            _ => &mut [],
+        // The cell of the identifiers is never free.
+        if let Some(cell) = self.cells.first_mut() {
+            cell.kind = kind::RECEIVED;
         }
+        let end = u8::try_from(C).unwrap_or(u8::MAX);
+        self.foreign = (end, end);
+        (self.number, self.last, self.census) = (0, (0, 0), None);
     }
 
-    /// The identifiers received.
-    pub fn ids(&self) -> &[[u8; 2]] {
-        self.ids.get(..usize::from(self.received.len).wrapping_shr(1)).unwrap_or_default()
-    }
-
-    /// Takes the identifiers of a record. `false`: more than there is room for.
-    pub fn take_ids(&mut self, body: &[u8]) -> bool {
-        let (ids, _) = body.as_chunks();
-        for (place, id) in self.ids.iter_mut().zip(ids) {
-            *place = *id;
+    /// A record that was read: records come in the order in which they were written, but for those that the map has
+    /// moved, and the last one of each key counts.
+    pub fn see(&mut self, key: u16, bytes: &[u8]) -> Result<(), StoreError<N::Error>> {
+        let [format, index] = key.to_be_bytes();
+        if format != FORMAT {
+            return Err(if format > FORMAT { StoreError::Newer { format } } else { StoreError::Older { format } });
         }
-        ids.len() <= R
-    }
-
-    /// The census if `cell` were noted.
-    pub fn census_with(&mut self, which: u8, cell: &Cell) -> u32 {
-        let old = self.cells(which).iter().find(|old| old.index == cell.index).map_or(0, |old| weight(which, old));
-        self.census.wrapping_sub(old).wrapping_add(weight(which, cell))
-    }
-
-    /// Notes what a record says that has been written or read. `false`: the table has no such cell.
-    pub fn note(&mut self, which: u8, opened: &Opened<'_>) -> bool {
-        let mut cell = opened.cell;
-        if which == MESSAGES {
-            let is_newer = |newest: u32| cell.order.wrapping_sub(newest) < 1 << 31;
-            if self.last.is_none_or(|(_, newest)| is_newer(newest)) {
-                self.last = PacketId::new(cell.id).map(|id| (id, cell.order));
-            }
-        }
-        cell = cell.noted(opened.number);
-        let census = self.census_with(which, &cell);
-        let Some(place) = self.cells(which).iter_mut().find(|place| place.index == cell.index) else { return false };
-        *place = cell;
-        self.census = census;
-        true
-    }
-
-    /// As [`note`](Self::note), in any cell that holds nothing.
-    pub fn adopt(&mut self, which: u8, opened: &Opened<'_>) -> bool {
-        let Some(free) = self.cells(which).iter_mut().rev().find(|cell| !cell.is_live()) else { return false };
-        *free = Cell::unused(opened.cell.index);
-        self.note(which, opened)
-    }
-
-    /// A record that was read: which was the latest?
-    pub fn see(&mut self, opened: &Opened<'_>, is_first: bool) {
-        if is_first || opened.number.wrapping_sub(self.number) < 1 << 31 {
+        let Some(mut opened) = record::open(key, bytes) else {
+            self.lost();
+            return Ok(());
+        };
+        if self.census.is_none() || opened.number.wrapping_sub(self.number) < 1 << 31 {
             self.number = opened.number.wrapping_add(1);
-            self.latest_census = opened.census;
+            self.census = Some(opened.census);
         }
-    }
-
-    /// Forgets messages whose payload is not whole, and parts that belong to none: what a power cut left.
-    pub fn drop_torn(&mut self) {
-        for at in 0..M {
-            let Some(cell) = self.messages.get(at).copied() else { return };
-            if cell.kind == kind::LARGE && !self.is_whole(cell.order) {
-                self.drop(MESSAGES, cell.index);
+        match opened.cell.kind {
+            kind::FILTER => {}
+            kind::RECEIVED => {
+                let (ids, _) = opened.body.as_chunks();
+                self.ids.get_mut(..ids.len()).ok_or(StoreError::TooSmall)?.copy_from_slice(ids);
             }
+            _ => self.put(&opened.cell),
         }
-        for at in 0..P {
-            let is_named = self.parts.get(at).is_some_and(|part| self.is_named(part));
-            if let Some(part) = self.parts.get_mut(at).filter(|part| part.is_live() && !is_named) {
-                part.kind = kind::GONE;
-            }
+        opened.cell.note(opened.number);
+        match self.cells.iter_mut().find(|cell| cell.index == index) {
+            Some(cell) => *cell = opened.cell,
+            None => self.foreign.1 = self.foreign.1.max(index.saturating_add(1)),
+        }
+        Ok(())
+    }
+
+    /// There is or was such a message: is it the last one?
+    fn put(&mut self, cell: &Cell) {
+        let (id, order) = self.last;
+        if id == 0 || cell.order.wrapping_sub(order) < 1 << 31 {
+            self.last = (cell.id, cell.order);
         }
     }
 
-    /// What a cell says cannot be read (any more).
-    pub fn drop(&mut self, which: u8, index: u16) {
-        let Some(cell) = self.cells(which).iter_mut().find(|cell| cell.index == index) else { return };
-        let lost = weight(which, cell);
-        cell.kind = kind::GONE;
-        self.census = self.census.wrapping_sub(lost);
+    /// Something cannot be read (any more).
+    fn lost(&mut self) {
+        self.damage.records = self.damage.records.saturating_add(1);
     }
 
-    fn is_whole(&self, order: u32) -> bool {
-        let parts = self.parts.iter().filter(|part| part.is_part_of(order));
-        let (mut count, mut end) = (0, None);
-        for part in parts {
-            count += 1_u32;
-            if part.kind == kind::END {
-                end = Some(u32::from(part.id));
-            }
-        }
-        end.is_some_and(|end| count == end.wrapping_add(1))
-    }
-
-    /// Whether a part belongs to a message.
-    fn is_named(&self, part: &Cell) -> bool {
-        part.is_live() && self.messages.iter().any(|cell| cell.kind == kind::LARGE && cell.order == part.order)
-    }
-
-    /// Parts that may be written for the message of this order, and the one among them that holds most.
-    pub fn free_parts(&self, order: u32) -> (usize, Option<Cell>) {
-        let free = self.parts.iter().filter(|part| !part.is_part_of(order) && !self.is_named(part));
-        free.fold((0, None), |(count, most), part: &Cell| {
-            let most = most.filter(|most: &Cell| most.len >= part.len);
-            (count.wrapping_add(1), most.or(Some(*part)))
+    /// What all that is kept amounts to.
+    fn sum(&self) -> u32 {
+        let live = self.cells.iter().filter(|cell| cell.is_live());
+        live.fold(0, |sum, cell| {
+            let what = u32::from(cell.kind).wrapping_shl(28) | u32::from(cell.id).wrapping_shl(8);
+            sum.wrapping_add(cell.order ^ what)
         })
     }
 
-    pub fn message(&self, id: u16) -> Option<Cell> {
-        self.messages.iter().find(|cell| cell.is_live() && cell.id == id).copied()
-    }
-
-    /// What a mark makes of its message, if anything.
-    pub fn marked(&self, mark: &Mark) -> Option<Cell> {
-        let cell = self.message(mark.id.get())?;
-        match mark.stage {
-            Stage::Done => Some(self.gone(cell)),
-            Stage::Released if cell.is_message() => Some(Cell { kind: kind::RELEASED, len: 0, ..cell }),
-            _ => None,
-        }
-    }
-
-    /// What a message becomes when it is over: its record still tells the order of the last one, if it is that.
-    pub fn gone(&self, cell: Cell) -> Cell {
-        let order = self.last.map_or(0, |(last, order)| order.wrapping_sub(u32::from(last.get() != cell.id)));
-        Cell { kind: kind::GONE, len: 0, order, ..cell }
-    }
-
-    /// The cell of the entry with this index: what was released, messages, filters; or how many there are.
-    pub fn nth(&self, index: usize) -> Result<Cell, usize> {
-        let newest = self.last.map_or(0, |(_, order)| order);
-        // Both numbers come round; what is kept lies close together before the newest.
-        let age = |cell: &Cell| match cell.kind {
-            kind::RELEASED => (0, u32::MAX.wrapping_sub(self.number.wrapping_sub(cell.order))),
-            _ => (1, u32::MAX.wrapping_sub(newest.wrapping_sub(cell.order))),
-        };
-        let live = || self.messages.iter().filter(|cell| cell.is_live());
-        let mut count = 0_usize;
-        for cell in live() {
-            if live().filter(|other| age(other) < age(cell)).count() == index {
-                return Ok(*cell);
+    /// The next thing to do for this job.
+    pub fn plan<'a>(&mut self, job: &mut Job<'a>) -> Result<Option<Step<'a>>, StoreError<N::Error>> {
+        if self.is_unsure {
+            // There may be keys beyond those of this program; most of them hold nothing.
+            let (index, end) = self.foreign;
+            if index < end {
+                self.foreign.0 = index.saturating_add(1);
+                return Ok(Some(Step::read(Cell { index, ..NOTHING }, Action::Adopt)));
             }
-            count = count.wrapping_add(1);
+            if self.census.is_some_and(|census| census != self.sum()) {
+                self.lost();
+            }
+            self.is_unsure = false;
         }
-        Err(count)
+        match core::mem::replace(job, Job::Recover) {
+            Job::Recover => Ok(None),
+            Job::Keep(cell, prefix, text, payload) => self.keep(cell, prefix, text, payload).map(Some),
+            Job::Forget(cell) => Ok(self.change(&cell, kind::GONE)),
+            Job::Mark(marks) => self.mark(marks, job),
+            Job::Seek(index) => {
+                let ids = self.ids();
+                let cell = match ids.get(index) {
+                    Some(id) => Some(Cell { kind: kind::RECEIVED, id: u16::from_be_bytes(*id), ..NOTHING }),
+                    None => self.nth(index.saturating_sub(ids.len())),
+                };
+                self.found = cell.unwrap_or(NOTHING);
+                if self.found.kind < kind::MESSAGE {
+                    return Ok(None);
+                }
+                *job = Job::Seek(index);
+                Ok(Some(Step::read(self.found, Action::Find)))
+            }
+            Job::Read(order, offset, out) => {
+                let is_it = |cell: &&Cell| cell.kind == kind::MESSAGE && cell.order == order;
+                let cell = *self.cells.iter().find(is_it).ok_or(StoreError::Unreliable)?;
+                *job = Job::Read(order, offset, out);
+                Ok(Some(Step::read(cell, Action::Find)))
+            }
+        }
+    }
+
+    fn keep<'a>(
+        &mut self,
+        new: Cell,
+        prefix: [u8; record::PREFIX],
+        text: &'a [u8],
+        payload: &'a [u8],
+    ) -> Result<Step<'a>, StoreError<N::Error>> {
+        let len = record::PREFIX.saturating_add(text.len()).saturating_add(payload.len());
+        let size = Self::item(len);
+        let (mut used, mut biggest) = (Self::ASIDE.saturating_add(size), Self::RECEIVED.max(size));
+        if text.len() > TEXT || len > Self::MOST || !self.fits(used, biggest) {
+            return Err(StoreError::TooLarge);
+        }
+        for cell in self.cells.iter().filter(|cell| cell.kind >= kind::MESSAGE) {
+            let size = Self::item(usize::from(cell.len));
+            (used, biggest) = (used.saturating_add(size), biggest.max(size));
+        }
+        // If its publisher gave up in the middle, an identifier is there already.
+        let known = self.cells.iter().find(|cell| cell.is_of(&new));
+        let place = known.or_else(|| self.cells.iter().find(|cell| !cell.is_live()));
+        let place = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
+        let cell = Cell { index: place.index, len: u16::try_from(len).unwrap_or(u16::MAX), ..new };
+        if cell.kind == kind::MESSAGE {
+            self.put(&cell);
+        }
+        Ok(Step { prefix, text, payload, ..self.write(cell) })
+    }
+
+    /// What becomes of a message or filter, if it is there.
+    fn change<'a>(&mut self, of: &Cell, kind: u8) -> Option<Step<'a>> {
+        let found = *self.cells.iter().find(|cell| cell.is_of(of) && cell.kind != kind)?;
+        Some(self.write(Cell { kind, len: 0, ..found }))
+    }
+
+    fn mark<'a>(&mut self, mut marks: &'a [Mark], job: &mut Job<'a>) -> Result<Option<Step<'a>>, StoreError<N::Error>> {
+        let mut is_changed = false;
+        while let Some((mark, behind)) = marks.split_first() {
+            let kind = match mark.stage {
+                Stage::Received | Stage::Forgotten => {
+                    // However many they are, they go into one record.
+                    is_changed |= self.receive(mark).ok_or(StoreError::TooSmall)?;
+                    marks = behind;
+                    continue;
+                }
+                Stage::Released => kind::RELEASED,
+                _ => kind::GONE,
+            };
+            if is_changed {
+                break;
+            }
+            marks = behind;
+            if let Some(step) = self.change(&Cell::message(mark.id.get(), 0), kind) {
+                *job = Job::Mark(marks);
+                return Ok(Some(step));
+            }
+        }
+        *job = Job::Mark(marks);
+        Ok(self.cells.first().copied().filter(|_| is_changed).map(|cell| self.write(cell)))
+    }
+
+    /// Adds or removes an identifier, and says whether that changed anything.
+    fn receive(&mut self, mark: &Mark) -> Option<bool> {
+        let id = mark.id.get().to_be_bytes();
+        let count = self.ids().len();
+        let known = self.ids().iter().position(|known| *known == id);
+        let count = match (mark.stage, known) {
+            (Stage::Received, None) => {
+                *self.ids.get_mut(count)? = id;
+                count.checked_add(1)?
+            }
+            (Stage::Forgotten, Some(at)) => {
+                let last = count.checked_sub(1)?;
+                *self.ids.get_mut(at)? = *self.ids.get(last)?;
+                last
+            }
+            _ => return Some(false),
+        };
+        self.cells.first_mut()?.len = u16::try_from(count).ok()?.checked_mul(2)?;
+        Some(true)
+    }
+
+    /// The identifiers received.
+    fn ids(&self) -> &[[u8; 2]] {
+        let len = self.cells.first().map_or(0, |cell| cell.len);
+        self.ids.get(..usize::from(len).wrapping_shr(1)).unwrap_or_default()
+    }
+
+    /// Has a record written, whose cell is noted already.
+    fn write<'a>(&mut self, mut cell: Cell) -> Step<'a> {
+        let number = self.number;
+        self.number = number.wrapping_add(1);
+        if matches!(cell.kind, kind::RELEASED | kind::GONE) {
+            // It tells the order of the last message, if it is that.
+            let (id, order) = self.last;
+            cell.order = order.wrapping_sub(u32::from(id != cell.id));
+        }
+        let step = Step::read(cell, Action::Write(number));
+        cell.note(number);
+        if let Some(place) = self.cells.iter_mut().find(|place| place.index == cell.index) {
+            *place = cell;
+        }
+        self.is_unsure = true;
+        step
+    }
+
+    /// The record that a step has written.
+    pub fn draft<'a>(&'a self, step: &'a Step<'a>, number: u32) -> Draft<'a> {
+        let body = match step.cell.kind {
+            kind::RECEIVED => [self.ids().as_flattened(), &[], &[]],
+            kind::MESSAGE | kind::FILTER => [&step.prefix, step.text, step.payload],
+            _ => [&[][..]; 3],
+        };
+        Draft { cell: step.cell, number, census: self.sum(), body }
+    }
+
+    /// What became of a step. `false`: it is to be tried again.
+    pub fn note<'a>(
+        &mut self,
+        step: &Step<'a>,
+        job: &mut Job<'a>,
+        opened: Option<Opened<'_>>,
+    ) -> Result<bool, StoreError<N::Error>> {
+        match step.action {
+            Action::Write(number) => {
+                // The map may say that it was stored, and it is not.
+                self.is_unsure = opened.is_none_or(|opened| opened.number != number);
+                return Ok(!self.is_unsure);
+            }
+            Action::Find => {
+                if let Some(opened) = opened.filter(|opened| opened.cell == step.cell) {
+                    if let Job::Read(_, offset, out) = core::mem::replace(job, Job::Recover) {
+                        let payload = record::split(opened.body).and_then(|(_, _, payload)| payload.get(offset..));
+                        let payload = payload.and_then(|payload| payload.get(..out.len()));
+                        out.copy_from_slice(payload.ok_or(StoreError::Unreliable)?);
+                    }
+                    return Ok(true);
+                }
+                // What was found by its place must be found by its key.
+                let lost = self.cells.iter_mut().find(|cell| **cell == step.cell);
+                lost.into_iter().for_each(|cell| cell.kind = kind::GONE);
+                self.lost();
+            }
+            Action::Adopt => {
+                if let Some(mut opened) = opened.filter(|opened| opened.cell.is_live()) {
+                    opened.cell.note(opened.number);
+                    let free = self.cells.iter_mut().rev().find(|cell| !cell.is_live());
+                    *free.ok_or(StoreError::TooSmall)? = opened.cell;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The cell of the entry with this index behind the identifiers: what was released, messages, filters.
+    fn nth(&self, index: usize) -> Option<Cell> {
+        // Both numbers come round; what is kept lies close together before the next.
+        let (_, last) = self.last;
+        let age = |cell: &Cell| {
+            let next = if cell.kind == kind::RELEASED { self.number } else { last.wrapping_add(1) };
+            (cell.kind, cell.order.wrapping_sub(next))
+        };
+        let live = || self.cells.iter().filter(|cell| cell.kind > kind::RECEIVED);
+        live().find(|cell| live().filter(|other| age(other) < age(cell)).count() == index).copied()
     }
 }
 
-/// Adds or removes an identifier among `count` of them, and says how many there are then.
-pub fn receive(ids: &mut [[u8; 2]], count: usize, mark: &Mark) -> Option<usize> {
-    let id = mark.id.get().to_be_bytes();
-    let known = ids.iter().take(count).position(|known| *known == id);
-    match (mark.stage, known) {
-        (Stage::Received, None) => {
-            *ids.get_mut(count)? = id;
-            count.checked_add(1)
-        }
-        (Stage::Forgotten, Some(at)) => {
-            let last = count.checked_sub(1)?;
-            let moved = *ids.get(last)?;
-            *ids.get_mut(at)? = moved;
-            Some(last)
-        }
-        _ => Some(count),
+impl Step<'_> {
+    fn read(cell: Cell, action: Action) -> Self {
+        Self { cell, action, prefix: [0; record::PREFIX], text: &[], payload: &[] }
     }
 }
 
-/// Two numbers by which a filter is known, without reading it: 48 bits of it.
-pub fn name(text: &[u8]) -> (u16, u32) {
-    let folded = text.iter().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(*byte)));
-    (folded, checksum(0, text))
-}
-
-/// What a cell adds to the census. Parts that are missing are noticed at their message.
-fn weight(which: u8, cell: &Cell) -> u32 {
-    if !cell.is_live() || which == PARTS {
-        return 0;
-    }
-    let [i1, i2] = cell.id.to_be_bytes();
-    let [o1, o2, o3, o4] = cell.order.to_be_bytes();
-    checksum(Table::<0, 0, 0, 0>::key(which, cell.index), &[cell.kind, cell.len, i1, i2, o1, o2, o3, o4])
-}
+/// The longest topic or filter.
+const TEXT: usize = 255;
