@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dunlin::blocking::{Client, Outcome};
+use dunlin::blocking::{Client, Error, Outcome, Reason};
 use dunlin::store::FileStore;
 use dunlin::{Publish, QoS};
 use dunlin_testkit::Mosquitto;
@@ -114,4 +114,48 @@ async fn the_asynchronous_client_keeps_what_it_accepted_in_the_same_store() {
     let _ = driver.await;
     drop((till, messages));
     tokio::task::spawn_blocking(move || deliver(&scratch, &["one", "two"])).await.unwrap();
+}
+
+/// Publishes until the disk takes no more: this test alone, in a process that may write only a little.
+#[test]
+#[ignore = "runs in a child of `a_disk_that_takes_no_more_ends_the_client_and_keeps_what_it_accepted`"]
+fn child_on_a_full_disk() {
+    let directory = std::env::var_os("DUNLIN_STORE").expect("the parent sets it");
+    let till = builder(NOBODY, "till").store(FileStore::open(directory).unwrap()).start().unwrap();
+    let mut accepted = 0;
+    let error = loop {
+        assert!(accepted < 1000, "the disk is full long before");
+        match till.publish(&Publish::new("till", accepted.to_string().repeat(100).as_bytes()).exactly_once()) {
+            Ok(delivery) => drop(delivery),
+            Err(error) => break error,
+        }
+        accepted += 1;
+        println!("accepted {accepted}");
+    };
+    assert!(matches!(error, Error::Ended(Reason::Store(_))), "{error:?}");
+    let again = till.publish(&Publish::new("till", b"more").exactly_once());
+    assert!(matches!(again, Err(Error::Ended(Reason::Store(_)))), "it is over: {again:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_that_takes_no_more_ends_the_client_and_keeps_what_it_accepted() {
+    let scratch = Scratch::new("disk");
+    // A file may grow to 32 blocks of 512 or 1,024 bytes; what does not fit is an error, and no signal.
+    let child = std::process::Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ; ulimit -f 32; exec "$@""#, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "store::child_on_a_full_disk"])
+        .env("DUNLIN_STORE", &scratch.0)
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{report}{}", String::from_utf8_lossy(&child.stderr));
+    let accepted = report.lines().filter(|line| line.contains("accepted ")).count();
+    assert!(accepted > 10, "{report}");
+    let stored = scratch.open().snapshot().unwrap();
+    let payloads: Vec<_> = stored.messages.iter().map(|message| message.payload.clone()).collect();
+    let expected: Vec<_> = (0..accepted).map(|number| number.to_string().repeat(100).into_bytes()).collect();
+    assert_eq!(payloads, expected, "all that was accepted, and nothing else");
+    assert_eq!(stored.damage, Default::default());
 }
