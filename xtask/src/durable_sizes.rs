@@ -39,15 +39,12 @@ fn measure(features: &str) -> Result<Figures> {
     let target = &CORTEX_M4F;
     let library = Build { package: "durable-app", target, opt_level: "z", lto: "fat", features }.run()?;
     let directory = scratch("durable-app").join(target.triple);
-    let sources = [root().join("xtask/src/outside.s"), root().join("xtask/durable-app/src/outside.s")];
-    let objects = [directory.join("outside.o"), directory.join("outside-flash.o")];
-    for (source, object) in sources.iter().zip(&objects) {
-        firmware::assemble(target, source, object)?;
-    }
+    let outside = directory.join("outside.o");
+    firmware::assemble(target, &root().join("xtask/src/outside.s"), &outside)?;
     let name = if features.is_empty() { "ram" } else { features };
     let image = directory.join(format!("{name}.elf"));
     let roots = ["application".to_owned(), "figure:client".to_owned()];
-    let image = firmware::link_whole(target, &[&library, &objects[0], &objects[1]], &roots, &[], &image)?;
+    let image = firmware::link_whole(target, &[&library, &outside], &roots, &[], &image)?;
     let image = Image::read(&image)?;
     let flash = image.section(".text") + image.section(".rodata") + image.section(".data");
     let ram = image.section(".data") + image.section(".bss");

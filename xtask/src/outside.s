@@ -1,4 +1,4 @@
-# The world outside the application that is measured: names to call, and no more. It has a section of its own, so that
+# The world outside the applications that are measured: names to call, and no more. It has a section of its own, so that
 # nothing of it counts.
 
 .ifdef ARM
@@ -28,3 +28,7 @@
     outside transport_receive
     outside clock_ms
     outside message_arrived
+    outside flash_read
+    outside flash_write
+    outside flash_erase
+    outside mark_stored

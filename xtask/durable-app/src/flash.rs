@@ -81,7 +81,7 @@ mod map {
 
     async fn work() {
         let Ok(config) = MapConfig::try_new(0..LEN) else { return };
-        let mut map = MapStorage::<u32, _, _>::new(Flash, config, Cache::new_uncached());
+        let mut map = MapStorage::<u16, _, _>::new(Flash, config, Cache::new_uncached());
         let mut buffer = [0; 256];
         let mut newest = 0;
         if let Ok(mut items) = map.fetch_all_items(&mut buffer).await {
