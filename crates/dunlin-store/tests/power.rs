@@ -178,7 +178,7 @@ fn cuts_at_every_third_write_and_erase() {
 }
 
 #[test]
-#[ignore = "hours; cargo xtask verify"]
+#[ignore = "more than an hour; cargo xtask verify"]
 fn every_cut_of_every_story() {
     let mut cuts = try_all::<4, 2048>(LONG);
     cuts += try_all::<1, 2048>(Effort { seeds: 1, second: 2, stride: 3, ..LONG });
