@@ -1,6 +1,6 @@
 //! Pings, silence, and clocks of every kind.
 
-use dunlin_core::{Fault, Options, Publish, QoS};
+use dunlin_core::{Fault, Instant, Options, Publish, QoS, Transmit};
 use dunlin_testkit::Seen::{Connected, Delivered, Fault as Faulted};
 use dunlin_testkit::{CLIENT, CONNECT, Message, PINGREQ, PINGRESP, PUBLISH, Pair, RESUMING, Then};
 
@@ -279,4 +279,17 @@ fn a_dead_link_keeps_what_is_open_for_the_next_one() {
     assert_eq!(pair.client_events(), [Connected { resumed: true }, Delivered(sent)]);
     assert_eq!(pair.sent_of(PUBLISH).len(), 2);
     assert!(pair.broker.is_connected(CLIENT));
+}
+
+#[test]
+fn a_ping_leaves_when_it_is_due_though_what_comes_is_not_read() {
+    let mut pair = Pair::connected(SHORT);
+    let mut out = [0; 8];
+    for round in 1..5 {
+        let now = Instant::from_millis(10_000 * round);
+        pair.client.hold(now);
+        assert_eq!(pair.client.transmit(now, &mut out), Transmit::Bytes(2));
+        assert_eq!(out[..2], [0xC0, 0]);
+        assert_eq!(pair.client.transmit(now, &mut out), Transmit::Idle);
+    }
 }

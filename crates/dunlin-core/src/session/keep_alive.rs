@@ -70,10 +70,10 @@ impl KeepAlive {
     }
 
     /// What came is not being looked at: the wait begins anew. PINGRESP may be among it and is not waited for, so that
-    /// the next ping leaves in time, for the server counts as well.
+    /// the next ping leaves in time, for the server counts as well; one that is due stays due.
     pub fn hold(&mut self) {
         self.waited = 0;
-        if self.awaited != Awaited::Connack {
+        if self.awaited == Awaited::Pingresp {
             self.on_answer();
         }
     }
