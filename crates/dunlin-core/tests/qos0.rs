@@ -134,3 +134,42 @@ fn one_byte_at_a_time_arrives_as_well_as_all_at_once() {
     pair.run();
     assert_eq!(pair.messages(), [("a", &[7; 200])]);
 }
+
+#[test]
+fn a_message_passes_the_memory_only_if_it_overtakes_nothing() {
+    let now = dunlin_core::Instant::from_millis(0);
+    let message = Publish::new("a/b", b"x");
+    let mut out = [0; 64];
+    let mut pair = Pair::new(dunlin_testkit::RESUMING);
+    assert_eq!(pair.client.publish_past(&message, &mut out), Err(PublishError::Offline));
+    let mut pair = Pair::resuming();
+    assert_eq!(pair.client.publish_past(&Publish::new("a/+", b""), &mut out), Err(PublishError::InvalidTopic));
+    assert_eq!(pair.client.publish_past(&message.at_least_once(), &mut out), Ok(None));
+    assert_eq!(pair.client.publish_past(&message, &mut out[..7]), Ok(None));
+    assert_eq!(pair.client.publish_past(&message, &mut out), Ok(Some(8)));
+    assert_eq!(out[..8], b"\x30\x06\x00\x03a/bx"[..]);
+
+    // A message or a request that has not left whole, or waits for the window, goes first.
+    let waits: [fn(&mut Pair); 4] = [
+        |pair| {
+            pair.publish(&Publish::new("first", b"")).unwrap();
+        },
+        |pair| {
+            pair.publish(&Publish::new("first", b"").exactly_once()).unwrap();
+        },
+        |pair| {
+            pair.subscribe("first", QoS::AtMostOnce).unwrap();
+        },
+        |pair| {
+            pair.unsubscribe("first").unwrap();
+        },
+    ];
+    for wait in waits {
+        wait(&mut pair);
+        assert_eq!(pair.client.publish_past(&message, &mut out), Ok(None));
+        let _ = pair.client.transmit(now, &mut [0; 3]);
+        assert_eq!(pair.client.publish_past(&message, &mut out), Ok(None));
+        while pair.client.transmit(now, &mut [0; 3]) != dunlin_core::Transmit::Idle {}
+        assert_eq!(pair.client.publish_past(&message, &mut out), Ok(Some(8)));
+    }
+}

@@ -1,6 +1,6 @@
 //! PUBLISH (MQTT 3.3).
 
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use super::{PacketId, QoS, Violation, header, reader};
 
 /// Set on a PUBLISH that is sent again.
@@ -99,6 +99,18 @@ impl<'a> Outgoing<'a> {
     /// Bytes of the whole packet; more than [`header::MAX_PACKET`] is more than MQTT can say.
     pub fn packet_len(&self) -> usize {
         header_len(self.remaining).wrapping_add(self.remaining)
+    }
+
+    /// Writes all of a message at QoS 0 to where there is room for it: as the encoder does, but without a window.
+    pub fn write_whole(&self, payload: &[u8], out: &mut [u8]) {
+        let (header, len) = header::write(self.flags.0, self.remaining);
+        let topic_len = u16::try_from(self.topic.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let mut rest = out;
+        for part in [header.get(..len).unwrap_or_default(), &topic_len, self.topic.as_bytes(), payload] {
+            let Some((place, behind)) = rest.split_at_mut_checked(part.len()) else { return };
+            writer::copy(place, part);
+            rest = behind;
+        }
     }
 
     /// Writes everything before the payload.

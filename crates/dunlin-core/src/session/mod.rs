@@ -423,6 +423,13 @@ impl<'s> Session<'s> {
         matches!(self.link, Link::Up)
     }
 
+    /// Whether [`close`](Self::close) was called and all that was to leave before the end has left: that the server closes
+    /// the stream now is no fault.
+    #[must_use]
+    pub fn has_said_goodbye(&self) -> bool {
+        self.link == Link::Closed && self.fault.is_none() && self.sending.is_nothing()
+    }
+
     /// Whether a ping has been sent whose answer has not come: for drivers that measure how long it takes.
     #[must_use]
     pub const fn is_ping_unanswered(&self) -> bool {

@@ -4,13 +4,16 @@
 //! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
 //! has left.
 
+use super::error::PublishError;
+use super::options::Publish;
 #[cfg(feature = "large")]
 use super::outbound::{External, to_usize};
-use super::{Link, Session};
+use super::{Link, Session, outgoing};
 use crate::log;
 use crate::packet::writer::Writer;
-use crate::packet::{PacketId, connect, header};
+use crate::packet::{PacketId, QoS, connect, header};
 use crate::time::Instant;
+use crate::topic;
 
 /// What to do now, as [`Session::transmit`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,11 @@ impl Sending {
         Self { packet: Packet::NONE, sent: 0 }
     }
 
+    /// Whether no packet has begun to leave that has not left whole.
+    pub fn is_nothing(&self) -> bool {
+        self.packet == Packet::NONE
+    }
+
     /// Whether some bytes of a PUBLISH have left and others have not.
     pub fn is_publish(&self) -> bool {
         self.packet.first == header::PUBLISH
@@ -113,6 +121,44 @@ impl Session<'_> {
             return Transmit::Payload { key: payload.key, offset, len: to_usize(payload.len).wrapping_sub(offset) };
         }
         if self.link == Link::Closed { Transmit::Close } else { Transmit::Idle }
+    }
+
+    /// As [`publish`](Session::publish) for a message at QoS 0, but writes it to `out`, past the session's memory, for
+    /// drivers that gather what many threads publish. Says how many bytes it has; they are to leave before what
+    /// `transmit` gives next.
+    ///
+    /// `None` when that would overtake something, or `out` is too short, or its quality of service is another: nothing
+    /// has changed then, and [`publish`](Session::publish) is the way.
+    ///
+    /// # Errors
+    /// As [`publish`](Session::publish).
+    pub fn publish_past(&mut self, publish: &Publish<'_>, out: &mut [u8]) -> Result<Option<usize>, PublishError> {
+        if !topic::is_name_at_run_time(publish.topic) {
+            return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
+        }
+        if publish.qos != QoS::AtMostOnce {
+            return Ok(None);
+        }
+        if self.link != Link::Up {
+            return Err(PublishError::Offline);
+        }
+        let outgoing = outgoing(publish, None);
+        let len = outgoing.packet_len();
+        if len > out.len().min(header::MAX_PACKET) || self.owes_anything() {
+            return Ok(None);
+        }
+        outgoing.write_whole(publish.payload, out);
+        self.keep_alive.sent();
+        Ok(Some(len))
+    }
+
+    /// Whether something has begun to leave, or a request or message waits to: acknowledgements stand in no order to
+    /// messages.
+    fn owes_anything(&mut self) -> bool {
+        let has_begun = !self.sending.is_nothing();
+        #[cfg(feature = "table")]
+        let has_begun = has_begun || self.table.wants(self.options.subscriptions);
+        has_begun || self.filters.next_request().is_some() || self.outbound.is_waiting()
     }
 
     /// The external payload that is to be sent now, and how much of it has left.

@@ -440,6 +440,11 @@ impl<'s> Outbound<'s> {
         false
     }
 
+    /// Whether a PUBLISH waits to leave, for the window or for nothing but its turn.
+    pub fn is_waiting(&mut self) -> bool {
+        self.has_publish(0) || self.at.next_publish < self.slots.len()
+    }
+
     /// Writes the PUBLISH that is being sent; of one with an external payload, all that comes before that.
     pub fn write_publish(&self, writer: &mut Writer<'_>) {
         let Some(slot) = self.slots.get(self.at.next_publish) else { return };
