@@ -220,6 +220,8 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
         let count = self.reader.read(space).await;
         self.shared.lock(|inner| inner.is_reading = false);
         match count.map_err(LinkError::Stream)? {
+            // The server hangs up at a goodbye, before the other half has seen the last byte of it off perhaps.
+            0 if self.shared.lock(|inner| inner.session.has_said_goodbye()) => Err(LinkError::Closed),
             0 => Err(LinkError::ServerClosed),
             count => {
                 inbox.filled(count);
