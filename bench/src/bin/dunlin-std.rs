@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dunlin::blocking::Client;
+use dunlin::blocking::{Client, Payload};
 use dunlin::tls::Tls;
 use dunlin::{Publish, QoS};
 use dunlin_bench::{Arguments, Meter, Mode, TOPIC};
@@ -22,8 +22,12 @@ fn main() {
     let mut round_trips = Vec::new();
     match case.mode {
         Mode::Publish => {
+            let shared = (case.payload > 16_384).then(|| Payload::from(body.clone()));
             for _ in 0..case.count {
-                let _ = client.publish(&message).expect("room");
+                let _ = match &shared {
+                    None => client.publish(&message).expect("room"),
+                    Some(payload) => client.publish_shared(&message, payload).expect("room"),
+                };
             }
             // The last one to leave is the last one to arrive.
             let last = client.publish(&message.with_qos(qos.max(QoS::AtLeastOnce))).expect("room");
@@ -54,7 +58,7 @@ fn connect(arguments: &Arguments, n: usize) -> Client {
     builder = match arguments.case.mode {
         // Of a thousand idle clients, none needs room for a thousand messages.
         Mode::Idle => builder.queue(16, 64 << 10).receive_window(32).filter_memory(1 << 10),
-        _ => builder.queue(8_192, 16 << 20),
+        _ => builder.queue(4_096, 16 << 20),
     };
     if let Some(ca_file) = &arguments.ca_file {
         builder = builder.tls(Tls::authorities_file(ca_file));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dunlin::client::{Client, Messages};
+use dunlin::client::{Client, Messages, Payload};
 use dunlin::tls::Tls;
 use dunlin::{Publish, QoS};
 use dunlin_bench::{Arguments, Meter, Mode, TOPIC};
@@ -30,8 +30,12 @@ async fn run() {
     let mut round_trips = Vec::new();
     match case.mode {
         Mode::Publish => {
+            let shared = (case.payload > 16_384).then(|| Payload::from(body.clone()));
             for _ in 0..case.count {
-                let _ = client.publish(&message).await.expect("room");
+                let _ = match &shared {
+                    None => client.publish(&message).await.expect("room"),
+                    Some(payload) => client.publish_shared(&message, payload).await.expect("room"),
+                };
             }
             let last = client.publish(&message.with_qos(qos.max(QoS::AtLeastOnce))).await.expect("room");
             last.confirmed().await.expect("an acknowledgement");
@@ -64,7 +68,7 @@ async fn connect(arguments: &Arguments, n: usize) -> (Client, Messages) {
     builder = match arguments.case.mode {
         // Of a thousand idle clients, none needs room for a thousand messages.
         Mode::Idle => builder.queue(16, 64 << 10).receive_window(32).filter_memory(1 << 10),
-        _ => builder.queue(8_192, 16 << 20),
+        _ => builder.queue(4_096, 16 << 20),
     };
     if let Some(ca_file) = &arguments.ca_file {
         builder = builder.tls(Tls::authorities_file(ca_file));

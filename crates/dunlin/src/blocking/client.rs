@@ -17,7 +17,8 @@ use super::socket::{Kind, Polled, Readiness};
 use super::wait::wait;
 use crate::host::pump::{Next, Pump};
 use crate::host::{
-    Builder, Delivery, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Pending, Reason, Stats, Ticket,
+    Builder, Delivery, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Payload, Pending, Reason, Stats,
+    Ticket, with_payload,
 };
 use crate::transport::connection::{Connection, Step};
 use crate::transport::target::Target;
@@ -98,7 +99,23 @@ impl Client {
     /// [`PublishError::Offline`] for QoS 0 without a connection, at once; [`PublishError::Full`] when no room appeared
     /// in time; others as they say. The message was not accepted then.
     pub fn publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
-        self.publish_replacing(message, Replace::Nothing)
+        self.publish_with(message, None, Replace::Nothing)
+    }
+
+    /// As [`publish`](Self::publish), with a payload that is sent from where it is, without a copy if it has more than
+    /// 4 KiB. The one of `head` is not looked at.
+    ///
+    /// ```no_run
+    /// # fn send(client: &dunlin::blocking::Client, image: Vec<u8>) -> Result<(), dunlin::blocking::Error> {
+    /// let _ = client.publish_shared(&dunlin::Publish::new("camera/7", b"").at_least_once(), &image.into())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_shared(&self, head: &Publish<'_>, payload: &Payload) -> Result<Delivery, Error> {
+        self.publish_with(&with_payload(head, payload), Some(payload), Replace::Nothing)
     }
 
     /// As [`publish`](Self::publish), without waiting for room.
@@ -106,7 +123,7 @@ impl Client {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn try_publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
-        match self.host().poll_publish(message, Replace::Nothing, &mut 0, None) {
+        match self.host().poll_publish(message, None, Replace::Nothing, &mut 0, None) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(PublishError::Full.into()),
         }
@@ -119,23 +136,7 @@ impl Client {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn publish_replacing(&self, message: &Publish<'_>, policy: Replace) -> Result<Delivery, Error> {
-        let mut ticket = Ticket::default();
-        let mut result = self.host().poll_publish(message, policy, &mut ticket, None);
-        if result.is_pending() {
-            let until = Instant::now() + self.host().settings.timeout;
-            let waited = wait(Some(until), |waker| self.host().poll_publish(message, policy, &mut ticket, Some(waker)));
-            // Room is announced in batches: at the end of its time a publisher takes what is there.
-            result = waited.map_or_else(|| self.host().poll_publish(message, policy, &mut ticket, None), Poll::Ready);
-        }
-        let Poll::Ready(result) = result else { return Err(PublishError::Full.into()) };
-        #[cfg(feature = "store")]
-        if let Ok(delivery) = &result
-            && self.host().poll_stored(delivery, None).is_pending()
-        {
-            // The disk may take its time; that the message was accepted cannot be taken back.
-            wait(None, |waker| self.host().poll_stored(delivery, Some(waker))).unwrap_or(Ok(()))?;
-        }
-        result
+        self.publish_with(message, None, policy)
     }
 
     /// Publishes a request, and waits for its answer: the next message on `reply_topic` that is not a retained one, up to
@@ -201,8 +202,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Ended`]: the client has ended, and all messages have been taken.
+    #[inline]
     pub fn next(&self) -> Result<Message, Error> {
-        self.next_until(None).unwrap_or(Err(Error::Timeout))
+        match self.host().next_in_batch() {
+            Some(message) => Ok(message),
+            None => self.next_until(None).unwrap_or(Err(Error::Timeout)),
+        }
     }
 
     /// As [`next`](Self::next), for so long: `None` when nothing came. With [`Duration::ZERO`] it does not wait.
@@ -290,6 +295,49 @@ impl Client {
 
     fn host(&self) -> &Arc<Host> {
         &self.shared.host
+    }
+
+    #[inline]
+    fn publish_with(
+        &self,
+        message: &Publish<'_>,
+        shared: Option<&Payload>,
+        policy: Replace,
+    ) -> Result<Delivery, Error> {
+        let mut ticket = Ticket::default();
+        let result = match self.host().poll_publish(message, shared, policy, &mut ticket, None) {
+            Poll::Ready(result) => result,
+            Poll::Pending => self.publish_when_room(message, shared, policy),
+        };
+        #[cfg(feature = "store")]
+        if let Ok(delivery) = &result
+            && self.host().poll_stored(delivery, None).is_pending()
+        {
+            // The disk may take its time; that the message was accepted cannot be taken back.
+            wait(None, |waker| self.host().poll_stored(delivery, Some(waker))).unwrap_or(Ok(()))?;
+        }
+        result
+    }
+
+    /// Waits for room, and publishes.
+    #[cold]
+    fn publish_when_room(
+        &self,
+        message: &Publish<'_>,
+        shared: Option<&Payload>,
+        policy: Replace,
+    ) -> Result<Delivery, Error> {
+        let mut ticket = Ticket::default();
+        let mut publish = |waker: Option<&Waker>| self.host().poll_publish(message, shared, policy, &mut ticket, waker);
+        let until = Instant::now() + self.host().settings.timeout;
+        match wait(Some(until), |waker| publish(Some(waker))) {
+            Some(result) => result,
+            // Room is announced in batches: at the end of its time a publisher takes what is there.
+            None => match publish(None) {
+                Poll::Ready(result) => result,
+                Poll::Pending => Err(PublishError::Full.into()),
+            },
+        }
     }
 
     fn next_until(&self, until: Option<Instant>) -> Option<Result<Message, Error>> {

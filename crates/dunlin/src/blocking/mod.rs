@@ -14,4 +14,4 @@ pub use client::Client;
 pub use link::{Link, LinkError};
 
 #[cfg(feature = "std")]
-pub use crate::host::{Builder, Delivery, Error, Event, Message, Outcome, Pending, Reason, Stats};
+pub use crate::host::{Builder, Delivery, Error, Event, Message, Outcome, Payload, Pending, Reason, Stats};

@@ -38,9 +38,9 @@ use std::time::Duration;
 use dunlin_core::{Publish, PublishError, QoS, Replace};
 use futures_core::Stream;
 
-use crate::host::{Host, Ticket};
+use crate::host::{Batch, Host, Ticket, with_payload};
 
-pub use crate::host::{Builder, Delivery, Error, Event, Message, Outcome, Pending, Reason, Stats};
+pub use crate::host::{Builder, Delivery, Error, Event, Message, Outcome, Payload, Pending, Reason, Stats};
 pub use driver::Driver;
 
 /// A handle to publish and subscribe with. Cheap to clone; for any number of tasks, on any thread.
@@ -57,6 +57,7 @@ pub struct Client {
 /// Dropping it says that nobody wants messages: those that still come are acknowledged and forgotten.
 pub struct Messages {
     shared: Arc<Shared>,
+    batch: Batch,
     ticket: Ticket,
 }
 
@@ -75,7 +76,7 @@ impl Builder {
         let host = Host::start(settings, || tokio::time::Instant::now().into_std())?;
         let driver = Driver::new(host.clone(), target);
         let shared = Arc::new(Shared { host });
-        Ok((Client { shared: shared.clone() }, Messages { shared, ticket: 0 }, driver))
+        Ok((Client { shared: shared.clone() }, Messages { shared, batch: Batch::default(), ticket: 0 }, driver))
     }
 }
 
@@ -101,7 +102,19 @@ impl Client {
     /// # Errors
     /// [`PublishError::Offline`] for QoS 0 without a connection; others as they say. The message was not accepted then.
     pub async fn publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
-        self.host().publish(message, Replace::Nothing).await
+        self.host().publish(message, None, Replace::Nothing).await
+    }
+
+    /// As [`publish`](Self::publish), with a payload that is sent from where it is, without a copy if it has more than
+    /// 4 KiB: a `Vec<u8>`, `Arc<[u8]>`, `bytes::Bytes` and others. The one of `head` is not looked at.
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_shared(&self, head: &Publish<'_>, payload: &Payload) -> Result<Delivery, Error> {
+        self.host().publish(&with_payload(head, payload), Some(payload), Replace::Nothing).await
     }
 
     /// As [`publish`](Self::publish), without waiting for room.
@@ -109,7 +122,7 @@ impl Client {
     /// # Errors
     /// [`PublishError::Full`], and as [`publish`](Self::publish).
     pub fn try_publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
-        match self.host().poll_publish(message, Replace::Nothing, &mut 0, None) {
+        match self.host().poll_publish(message, None, Replace::Nothing, &mut 0, None) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(PublishError::Full.into()),
         }
@@ -125,7 +138,7 @@ impl Client {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub async fn publish_replacing(&self, message: &Publish<'_>, policy: Replace) -> Result<Delivery, Error> {
-        self.host().publish(message, policy).await
+        self.host().publish(message, None, policy).await
     }
 
     /// Publishes a request, and waits for its answer: the next message on `reply_topic` that is not a retained one.
@@ -274,12 +287,12 @@ impl Messages {
     /// # Cancel safety
     /// Safe: no message is lost.
     pub async fn next(&mut self) -> Option<Message> {
-        self.shared.host.next_message().await.ok()
+        self.shared.host.next_message(&mut self.batch).await.ok()
     }
 
     /// A message that is there already.
     pub fn try_next(&mut self) -> Option<Message> {
-        match self.shared.host.poll_message(&mut 0, None) {
+        match self.shared.host.poll_message_of(&mut self.batch, &mut 0, None) {
             Poll::Ready(message) => message.ok(),
             Poll::Pending => None,
         }
@@ -290,14 +303,14 @@ impl Stream for Messages {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let Self { shared, ticket } = &mut *self;
-        shared.host.poll_message(ticket, Some(cx.waker())).map(Result::ok)
+        let Self { shared, batch, ticket } = &mut *self;
+        shared.host.poll_message_of(batch, ticket, Some(cx.waker())).map(Result::ok)
     }
 }
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.shared.host.discard_messages();
+        self.shared.host.discard_messages(&mut self.batch);
     }
 }
 

@@ -25,13 +25,13 @@ pub enum Outcome {
     Replaced,
 }
 
-/// A message on its way out.
+/// A message on its way out; who waits for it is noted elsewhere, since mostly nobody does.
 struct Open {
     number: u64,
-    load: Load,
-    /// Names its payload, if that is not in the session's memory.
-    key: Option<u32>,
-    waker: Option<Waker>,
+    arena: u32,
+    bytes: u32,
+    /// Names its payload, if that is not in the session's memory; zero if it is.
+    key: u32,
 }
 
 /// What messages on their way out take: their count, bytes in the session's memory, and bytes in all.
@@ -67,8 +67,16 @@ pub(crate) struct Deliveries {
     /// The newest message whose odd end has been dropped from there.
     dropped: u64,
     last: u64,
-    waiting: usize,
+    /// Who waits, by the number of the message.
+    wakers: FxHashMap<u64, Waker>,
+}
+
+/// A message that is over: its number, what it took, the key of its payload, if not zero, and who waits for it.
+pub(crate) struct Ended {
+    pub number: u64,
     pub load: Load,
+    pub key: u32,
+    pub waker: Option<Waker>,
 }
 
 /// Odd ends that are remembered.
@@ -78,7 +86,6 @@ impl Deliveries {
     /// A message was accepted under this identifier; gives its number.
     pub fn add(&mut self, id: PacketId, load: Load, key: Option<u32>, replaces: Replace) -> u64 {
         self.last += 1;
-        self.load = self.load.plus(load);
         if replaces == Replace::Oldest {
             if self.replaceable.len() > 2 * self.open.len() + 16 {
                 let open = &self.open;
@@ -86,7 +93,11 @@ impl Deliveries {
             }
             self.replaceable.push_back((id, self.last));
         }
-        self.open.insert(id, Open { number: self.last, load, key, waker: None });
+        // A packet has less than 2^28 bytes.
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let Load { arena, bytes, .. } = load;
+        self.open
+            .insert(id, Open { number: self.last, arena: short(arena), bytes: short(bytes), key: key.unwrap_or(0) });
         self.last
     }
 
@@ -96,10 +107,9 @@ impl Deliveries {
         self.last
     }
 
-    /// A message is over. Gives its number, the key of its payload, and who waits for it.
-    pub fn end(&mut self, id: PacketId, outcome: Outcome) -> Option<(u64, Option<u32>, Option<Waker>)> {
+    /// A message is over.
+    pub fn end(&mut self, id: PacketId, outcome: Outcome) -> Option<Ended> {
         let open = self.open.remove(id)?;
-        self.load = self.load.minus(open.load);
         if outcome != Outcome::Delivered {
             if self.odd_order.len() >= ODD
                 && let Some(number) = self.odd_order.pop_front()
@@ -110,16 +120,16 @@ impl Deliveries {
             self.odd.insert(open.number, outcome);
             self.odd_order.push_back(open.number);
         }
-        self.waiting -= usize::from(open.waker.is_some());
-        Some((open.number, open.key, open.waker))
+        let waker = if self.wakers.is_empty() { None } else { self.wakers.remove(&open.number) };
+        let load = Load { count: 1, arena: open.arena as usize, bytes: open.bytes as usize };
+        Some(Ended { number: open.number, load, key: open.key, waker })
     }
 
     /// How the message ended, if it is over.
     pub fn poll(&mut self, id: PacketId, number: u64, waker: Option<&Waker>) -> Poll<Outcome> {
-        if let Some(open) = self.open.get_mut(id).filter(|open| open.number == number) {
+        if self.open.get(id).is_some_and(|open| open.number == number) {
             if let Some(waker) = waker {
-                self.waiting += usize::from(open.waker.is_none());
-                open.waker = Some(waker.clone());
+                self.wakers.insert(number, waker.clone());
             }
             return Poll::Pending;
         }
@@ -130,10 +140,8 @@ impl Deliveries {
     }
 
     /// Nobody waits for the message any more.
-    pub fn leave(&mut self, id: PacketId, number: u64) {
-        if let Some(open) = self.open.get_mut(id).filter(|open| open.number == number) {
-            self.waiting -= usize::from(open.waker.take().is_some());
-        }
+    pub fn leave(&mut self, number: u64) {
+        self.wakers.remove(&number);
     }
 
     /// The oldest message that may be pushed out; asked again, the next one.
@@ -156,11 +164,10 @@ impl Deliveries {
 
     /// Whether somebody waits for a message.
     pub fn is_waited_for(&self) -> bool {
-        self.waiting > 0
+        !self.wakers.is_empty()
     }
 
     pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
-        self.waiting = 0;
-        self.open.values_mut().filter_map(|open| open.waker.take())
+        self.wakers.drain().map(|(_, waker)| waker)
     }
 }

@@ -11,13 +11,13 @@ use std::task::{Poll, Waker};
 use std::thread;
 
 use dunlin_core::memory::tx_len;
-use dunlin_core::{External, Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage};
+use dunlin_core::{Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage};
 use dunlin_store::{FileStore, Snapshot};
 use rustc_hash::FxHashMap;
 
 use super::deliveries::Load;
 use super::error::{Error, Reason};
-use super::{Delivery, EXTERNAL, Host, Payload, State, wake};
+use super::{Delivery, EXTERNAL, External, Host, State, wake};
 
 /// The state's share: what is not on the disk yet.
 pub(super) struct Durable {
@@ -140,19 +140,19 @@ impl State {
         }
         for id in snapshot.released {
             self.give(Restored::Released(id));
-            self.deliveries.add(id, Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
+            self.note(Some(id), Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
         }
         for message in snapshot.messages {
             let publish = Publish::new(&message.topic, &[]).with_qos(message.qos);
             let publish = if message.retain { publish.retain() } else { publish };
-            self.last_key = self.last_key.wrapping_add(1);
-            let key = self.last_key;
+            let key = self.next_key();
             let len = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
-            self.give(Restored::External { id: message.id, publish, payload: External { key, len } });
+            let payload = dunlin_core::External { key, len };
+            self.give(Restored::External { id: message.id, publish, payload });
             let bytes = tx_len(message.topic.len(), message.payload.len());
             let load = Load { count: 1, arena: tx_len(message.topic.len(), 0) + EXTERNAL, bytes };
-            self.payloads.insert(key, Payload { bytes: message.payload.into(), passes_by: false });
-            self.deliveries.add(message.id, load, Some(key), Replace::Nothing);
+            self.payloads.insert(key, External { payload: message.payload.into(), passes_by: false });
+            self.note(Some(message.id), load, Some(key), Replace::Nothing);
         }
         for id in snapshot.received {
             self.give(Restored::Received(id));
@@ -230,7 +230,8 @@ impl Host {
     pub fn poll_stored(&self, delivery: &Delivery, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
         let mut state = self.state();
         let State { durable, ended, .. } = &mut *state;
-        let unstored = durable.as_mut().zip(delivery.id).and_then(|(durable, id)| durable.unstored.get_mut(&id));
+        let unstored =
+            durable.as_mut().zip(delivery.open.as_ref()).and_then(|(durable, (_, id))| durable.unstored.get_mut(id));
         match (unstored.filter(|unstored| unstored.number == delivery.number), ended) {
             (None, _) => Poll::Ready(Ok(())),
             (Some(_), Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),

@@ -7,15 +7,22 @@ use std::sync::Arc;
 
 use dunlin_core::{Publish, QoS, Replace};
 
-#[cfg(feature = "tokio")]
-use super::received::Event;
+use super::payload::Payload;
 use super::received::Message;
+#[cfg(feature = "tokio")]
+use super::received::{Batch, Event};
 use super::{Delivery, Error, Host, Ticket};
 
 impl Host {
-    pub async fn publish(self: &Arc<Self>, publish: &Publish<'_>, replace: Replace) -> Result<Delivery, Error> {
+    pub async fn publish(
+        self: &Arc<Self>,
+        publish: &Publish<'_>,
+        shared: Option<&Payload>,
+        replace: Replace,
+    ) -> Result<Delivery, Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_room };
-        let delivery = poll_fn(|cx| self.poll_publish(publish, replace, &mut place.ticket, Some(cx.waker()))).await;
+        let delivery =
+            poll_fn(|cx| self.poll_publish(publish, shared, replace, &mut place.ticket, Some(cx.waker()))).await;
         #[cfg(feature = "store")]
         if let Ok(delivery) = &delivery {
             poll_fn(|cx| self.poll_stored(delivery, Some(cx.waker()))).await?;
@@ -24,9 +31,9 @@ impl Host {
     }
 
     #[cfg(feature = "tokio")]
-    pub async fn next_message(&self) -> Result<Message, Error> {
+    pub async fn next_message(&self, batch: &mut Batch) -> Result<Message, Error> {
         let mut place = Place { host: self, ticket: 0, leave: Self::leave_messages };
-        poll_fn(|cx| self.poll_message(&mut place.ticket, Some(cx.waker()))).await
+        poll_fn(|cx| self.poll_message_of(batch, &mut place.ticket, Some(cx.waker()))).await
     }
 
     #[cfg(feature = "tokio")]
@@ -59,7 +66,7 @@ impl Host {
         if reply.must_subscribe() {
             self.subscribe_one(reply_topic, request.qos()).await?;
         }
-        drop(self.publish(request, Replace::Nothing).await?);
+        drop(self.publish(request, None, Replace::Nothing).await?);
         poll_fn(|cx| reply.poll(cx.waker())).await
     }
 }

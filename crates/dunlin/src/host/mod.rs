@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use dunlin_core::memory::tx_len;
-use dunlin_core::{External, Filter, Instant, PacketId, Publish, PublishError, QoS, Receipt, Replace, SubscribeError};
+use dunlin_core::{Filter, Instant, PacketId, Publish, PublishError, QoS, Receipt, Replace, SubscribeError};
 use rustc_hash::FxHashMap;
 
 mod builder;
@@ -26,7 +26,10 @@ mod deliveries;
 mod durable;
 mod error;
 mod futures;
+mod output;
 mod owned;
+mod payload;
+mod pool;
 pub(crate) mod pump;
 mod received;
 mod replies;
@@ -40,15 +43,18 @@ pub use deliveries::Outcome;
 #[cfg(feature = "websocket")]
 pub use error::WebSocketError;
 pub use error::{Error, Reason};
+pub use payload::Payload;
 pub use received::{Event, Message};
 
 pub(crate) use builder::Settings;
+pub(crate) use received::Batch;
 pub(crate) use requests::Granted;
 pub(crate) use waiters::Ticket;
 
-use deliveries::{Deliveries, Load};
+use deliveries::{Deliveries, Ended, Load};
+use output::OUT;
 use owned::OwnedSession;
-use received::Inward;
+use received::{InBatch, Inward};
 use replies::Replies;
 use requests::Requests;
 use waiters::Waiters;
@@ -57,7 +63,10 @@ use waiters::Waiters;
 pub(crate) struct Host {
     pub settings: Arc<Settings>,
     state: Mutex<State>,
-    /// Locked for moments only; where both are, `state` comes first.
+    /// Messages that handles have taken from there at once; not used by a receiver that has its own.
+    batch: Mutex<Batch>,
+    in_batch: InBatch,
+    /// Locked for moments only; where several are, `batch` comes first, then `state`.
     inward: Mutex<Inward>,
     clock: Clock,
     zero: std::time::Instant,
@@ -72,11 +81,15 @@ struct State {
     requests: Requests,
     replies: Replies,
     /// Payloads that are not in the session's memory.
-    payloads: FxHashMap<u32, Payload>,
+    payloads: FxHashMap<u32, External>,
     last_key: u32,
-    /// What messages at QoS 0 take that have not left.
+    /// What all messages on their way out take.
+    load: Load,
+    /// What those of them take that are at QoS 0, in the session, and have not left.
     qos0: Load,
-    /// The sizes that `deliveries.load` and `qos0` may reach together.
+    /// Those that need no place in the session, since they overtake nothing: packets that leave before all else.
+    staged: Staged,
+    /// The sizes that `load` may reach.
     limit: Load,
     /// Most messages at QoS 1 and 2 in flight.
     window: usize,
@@ -104,9 +117,17 @@ struct State {
     durable: Option<durable::Durable>,
 }
 
-struct Payload {
-    bytes: Box<[u8]>,
-    /// At QoS 0: not needed any more when its last byte has been copied.
+/// Packets in `buffer[..len]`.
+#[derive(Default)]
+struct Staged {
+    buffer: Vec<u8>,
+    len: usize,
+    count: usize,
+}
+
+struct External {
+    payload: Payload,
+    /// At QoS 0: not needed any more when it has been put to the output.
     passes_by: bool,
 }
 
@@ -168,9 +189,8 @@ impl Stats {
 /// [`confirmed`](Delivery::confirmed) under any executor.
 #[must_use = "dropping it loses nothing, but says that nobody cares whether the message arrives: `let _ =` does that"]
 pub struct Delivery {
-    host: Arc<Host>,
     /// `None` for QoS 0.
-    id: Option<PacketId>,
+    open: Option<(Arc<Host>, PacketId)>,
     number: u64,
 }
 
@@ -184,6 +204,9 @@ pub struct Pending {
 
 /// Payloads up to this length are copied into the session's memory if there is room, longer ones have their own.
 const INLINE: usize = 16 * 1024;
+
+/// As `INLINE`, for a payload that is shared with the application: up to here a copy is cheaper.
+const INLINE_SHARED: usize = 4 * 1024;
 
 /// Bytes for where such a payload is.
 const EXTERNAL: usize = 8;
@@ -229,7 +252,9 @@ impl Host {
             replies: Replies::default(),
             payloads: FxHashMap::default(),
             last_key: 0,
+            load: Load::default(),
             qos0: Load::default(),
+            staged: Staged::default(),
             limit,
             window: usize::from(settings.window),
             room: Waiters::default(),
@@ -252,7 +277,15 @@ impl Host {
             state.restore(snapshot);
             state.durable = Some(durable);
         }
-        Ok(Self { settings, state: Mutex::new(state), inward: Mutex::default(), clock, zero: clock() })
+        Ok(Self {
+            settings,
+            state: Mutex::new(state),
+            batch: Mutex::default(),
+            in_batch: InBatch::default(),
+            inward: Mutex::default(),
+            clock,
+            zero: clock(),
+        })
     }
 
     /// A host, with the threads that it needs.
@@ -274,23 +307,48 @@ impl Host {
 
     // Publishing
 
-    /// Accepts a message as soon as there is room. Those who wait are served in the order in which they came. Without a
-    /// waker nobody waits, and no room is `Pending` at once.
+    /// Accepts a message as soon as there is room; `shared` is its payload, if that need not be copied. Those who wait
+    /// are served in the order in which they came. Without a waker nobody waits, and no room is `Pending` at once.
     pub fn poll_publish(
         self: &Arc<Self>,
         publish: &Publish<'_>,
+        shared: Option<&Payload>,
         replace: Replace,
         ticket: &mut Ticket,
         waker: Option<&Waker>,
     ) -> Poll<Result<Delivery, Error>> {
         let mut state = self.state();
-        let result = match state.check_open() {
-            // Nobody overtakes those who wait.
-            Ok(()) if !state.room.is_first(*ticket) => Err(state.check(publish).err().unwrap_or(PublishError::Full)),
-            Ok(()) => state.publish(publish, replace),
-            Err(error) => return Poll::Ready(Err(error)),
+        if let Err(error) = state.check_open() {
+            return Poll::Ready(Err(error));
+        }
+        // Nobody overtakes those who wait.
+        let result = match state.room.is_first(*ticket) {
+            true => state.publish(publish, shared, replace),
+            false => Err(state.check(publish).err().unwrap_or(PublishError::Full)),
         };
-        if let (Err(PublishError::Full), Some(waker)) = (&result, waker) {
+        let (id, number) = match result {
+            Ok(accepted) => accepted,
+            Err(error) => return self.not_published(state, error, ticket, waker),
+        };
+        let next = if state.room.leave(ticket) { state.room.first() } else { None };
+        let driver = state.call_driver_for(publish.qos());
+        drop(state);
+        wake(next);
+        wake(driver);
+        let open = id.map(|id| (self.clone(), id));
+        Poll::Ready(Ok(Delivery { open, number }))
+    }
+
+    /// Waits, if that can help.
+    #[cold]
+    fn not_published<T>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        error: PublishError,
+        ticket: &mut Ticket,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<T, Error>> {
+        if let (PublishError::Full, Some(waker)) = (error, waker) {
             state.room.wait(ticket, waker);
             let driver = self.if_starving(&mut state);
             drop(state);
@@ -298,15 +356,9 @@ impl Host {
             return Poll::Pending;
         }
         let next = if state.room.leave(ticket) { state.room.first() } else { None };
-        let result = result.map(|(id, number)| Delivery { host: self.clone(), id, number });
-        let driver = if result.is_ok() { state.call_driver_for(publish.qos()) } else { None };
         drop(state);
         wake(next);
-        wake(driver);
-        match result {
-            Err(PublishError::Full) => Poll::Pending,
-            result => Poll::Ready(result.map_err(Error::from)),
-        }
+        if error == PublishError::Full { Poll::Pending } else { Poll::Ready(Err(error.into())) }
     }
 
     /// A wait for room is given up.
@@ -351,15 +403,75 @@ impl Host {
 
     /// The next message.
     pub fn poll_message(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Message, Error>> {
+        self.poll_message_of(&mut self.batch(), ticket, waker)
+    }
+
+    /// A message that was taken from the queue with one before it.
+    #[inline]
+    pub fn next_in_batch(&self) -> Option<Message> {
+        self.next_of(&mut self.batch())
+    }
+
+    #[inline]
+    fn next_of(&self, batch: &mut Batch) -> Option<Message> {
+        let (message, may_feed) = batch.pop()?;
+        self.in_batch.set(batch);
+        if may_feed {
+            self.feed();
+        }
+        Some(message)
+    }
+
+    /// As [`poll_message`](Self::poll_message), for the only receiver there is, which has a batch of its own.
+    #[inline]
+    pub fn poll_message_of(
+        &self,
+        batch: &mut Batch,
+        ticket: &mut Ticket,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<Message, Error>> {
+        match self.next_of(batch) {
+            Some(message) => {
+                if *ticket != 0 {
+                    let next = self.inward().leave(batch, ticket);
+                    wake(next);
+                }
+                Poll::Ready(Ok(message))
+            }
+            None => self.poll_queue(batch, ticket, waker),
+        }
+    }
+
+    /// The next message, when the batch is empty.
+    #[cold]
+    fn poll_queue(
+        &self,
+        batch: &mut Batch,
+        ticket: &mut Ticket,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<Message, Error>> {
         let mut inward = self.inward();
-        let message = inward.next(ticket, waker);
-        let feeds = message.is_ready() && inward.feeds(self.settings.receive_queue);
+        let message = inward.next(batch, self.settings.receive_queue, ticket, waker);
+        // While the lock is held, so that the driver never misses what has gone from one place to the other.
+        self.in_batch.set(batch);
+        let feeds = inward.feeds(self.settings.receive_queue, self.in_batch.get());
         drop(inward);
+        self.feed_if(feeds);
+        message
+    }
+
+    /// Messages have been taken: a driver that starves goes on when there is room enough.
+    #[cold]
+    fn feed(&self) {
+        let feeds = self.inward().feeds(self.settings.receive_queue, self.in_batch.get());
+        self.feed_if(feeds);
+    }
+
+    fn feed_if(&self, feeds: bool) {
         if feeds {
             let driver = self.state().call_driver();
             wake(driver);
         }
-        message
     }
 
     /// What else happened.
@@ -369,7 +481,9 @@ impl Host {
 
     /// Nobody will take messages any more: they are counted, acknowledged, and forgotten.
     #[cfg(feature = "tokio")]
-    pub fn discard_messages(&self) {
+    pub fn discard_messages(&self, batch: &mut Batch) {
+        batch.clear();
+        self.in_batch.set(batch);
         self.inward().discard();
         let driver = self.state().call_driver();
         wake(driver);
@@ -377,7 +491,9 @@ impl Host {
 
     /// A wait for a message is given up.
     pub fn leave_messages(&self, ticket: &mut Ticket) {
-        let next = self.inward().leave(ticket);
+        let batch = self.batch();
+        let next = self.inward().leave(&batch, ticket);
+        drop(batch);
         wake(next);
     }
 
@@ -457,10 +573,10 @@ impl Host {
     }
 
     pub fn stats(&self) -> Stats {
-        let waiting = self.inward().waiting_count();
+        let waiting = self.inward().waiting_count() + self.in_batch.get().0;
         let state = self.state();
         let ignored = state.session.ask(|session| u64::from(session.ignored_count()));
-        let load = state.load();
+        let load = state.load;
         Stats {
             in_flight: state.deliveries.count(),
             outgoing_bytes: load.bytes,
@@ -476,6 +592,10 @@ impl Host {
     /// A thread that panicked while it held the lock leaves the session whole: it validates before it changes.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inward(&self) -> MutexGuard<'_, Inward> {
@@ -517,7 +637,7 @@ impl State {
         if self.room.is_empty() {
             return false;
         }
-        let count = self.load().count;
+        let count = self.load.count;
         let is_busy = self.deliveries.count() >= 2 * self.window;
         count < self.limit.count && !(is_busy && count > self.limit.count / 2)
     }
@@ -531,10 +651,6 @@ impl State {
         if is_held { None } else { self.call_driver() }
     }
 
-    fn load(&self) -> Load {
-        self.deliveries.load.plus(self.qos0)
-    }
-
     /// Whether the message could be accepted if there were room.
     fn check(&self, publish: &Publish<'_>) -> Result<(), PublishError> {
         if !dunlin_core::topic::is_name(publish.topic()) {
@@ -545,16 +661,27 @@ impl State {
         if needs_link && !is_connected { Err(PublishError::Offline) } else { Ok(()) }
     }
 
-    fn publish(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
+    fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: Option<&Payload>,
+        replace: Replace,
+    ) -> Result<Accepted, PublishError> {
+        if publish.qos() == QoS::AtMostOnce && self.stage(publish)? {
+            self.stats.published += 1;
+            #[cfg(feature = "tracing")]
+            tracing::trace!(topic = publish.topic(), len = publish.payload().len(), qos = ?publish.qos(), "accepted");
+            return Ok((None, self.deliveries.number()));
+        }
         #[cfg(feature = "store")]
         if let Some(durable) = self.durable.as_ref().filter(|_| publish.qos() != QoS::AtMostOnce) {
             durable.check(publish)?;
         }
         let result = match (replace, publish.qos()) {
-            (Replace::Nothing, _) | (_, QoS::AtMostOnce) => self.admit(publish, Replace::Nothing),
+            (Replace::Nothing, _) | (_, QoS::AtMostOnce) => self.admit(publish, shared, Replace::Nothing),
             (Replace::SameTopic, _) => self.replace_same_topic(publish),
             (replace, _) => loop {
-                match self.admit(publish, replace) {
+                match self.admit(publish, shared, replace) {
                     Err(PublishError::Full) if self.push_out_oldest() => {}
                     result => break result,
                 }
@@ -572,28 +699,83 @@ impl State {
         result
     }
 
+    /// Takes a message at QoS 0 past the session, if that overtakes nothing and there is room: then it is encoded once,
+    /// where the driver writes it from.
+    fn stage(&mut self, publish: &Publish<'_>) -> Result<bool, PublishError> {
+        if publish.payload().len() > INLINE_SHARED || self.load.count >= self.limit.count {
+            return Ok(false);
+        }
+        if self.staged.buffer.is_empty() {
+            if !self.session.ask(|session| session.is_connected()) {
+                return Ok(false);
+            }
+            self.staged.buffer = pool::take(OUT);
+        }
+        let most = OUT.min(self.staged.len + self.limit.bytes.saturating_sub(self.load.bytes));
+        let Self { session, staged, load, .. } = self;
+        let out = &mut staged.buffer[staged.len..most];
+        let Some(n) = session.on(|session| session.publish_past(publish, out))? else { return Ok(false) };
+        staged.len += n;
+        staged.count += 1;
+        load.count += 1;
+        load.bytes += n;
+        Ok(true)
+    }
+
+    /// What was staged is on its way, or gone.
+    fn forget_staged(&mut self) {
+        let Staged { len, count, .. } = &mut self.staged;
+        self.load = self.load.minus(Load { count: std::mem::take(count), arena: 0, bytes: std::mem::take(len) });
+    }
+
     /// Accepts a message if the limits leave room.
-    fn admit(&mut self, publish: &Publish<'_>, replace: Replace) -> Result<Accepted, PublishError> {
+    fn admit(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: Option<&Payload>,
+        replace: Replace,
+    ) -> Result<Accepted, PublishError> {
         let (topic, payload) = (publish.topic().len(), publish.payload());
         let bytes = tx_len(topic, payload.len());
         let inline = Load { count: 1, arena: bytes, bytes };
-        let external = Load { arena: tx_len(topic, 0) + EXTERNAL, ..inline };
-        if external.arena > self.limit.arena || bytes > self.limit.bytes {
-            return Err(PublishError::TooLarge);
-        }
-        if payload.len() <= INLINE && self.fits(inline) {
+        let most_inline = if shared.is_some() { INLINE_SHARED } else { INLINE };
+        if payload.len() <= most_inline && self.fits(inline) {
             let id = self.session.on(|session| session.publish(publish))?;
             return Ok(self.note(id, inline, None, replace));
+        }
+        self.admit_external(publish, shared, replace, bytes)
+    }
+
+    /// Likewise, with a payload that is not in the session's memory.
+    #[cold]
+    fn admit_external(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: Option<&Payload>,
+        replace: Replace,
+        bytes: usize,
+    ) -> Result<Accepted, PublishError> {
+        let (topic, payload) = (publish.topic().len(), publish.payload());
+        let external = Load { count: 1, arena: tx_len(topic, 0) + EXTERNAL, bytes };
+        if external.arena > self.limit.arena || bytes > self.limit.bytes {
+            return Err(PublishError::TooLarge);
         }
         if payload.len() <= EXTERNAL || !self.fits(external) {
             return Err(PublishError::Full);
         }
         let len = u32::try_from(payload.len()).map_err(|_| PublishError::TooLarge)?;
-        self.last_key = self.last_key.wrapping_add(1);
-        let key = self.last_key;
-        let id = self.session.on(|session| session.publish_external(publish, External { key, len }))?;
-        self.payloads.insert(key, Payload { bytes: payload.into(), passes_by: id.is_none() });
+        let key = self.next_key();
+        let place = dunlin_core::External { key, len };
+        let id = self.session.on(|session| session.publish_external(publish, place))?;
+        let payload = shared.cloned().unwrap_or_else(|| payload.to_vec().into());
+        self.payloads.insert(key, External { payload, passes_by: id.is_none() });
         Ok(self.note(id, external, Some(key), replace))
+    }
+
+    /// A name for a payload: not zero.
+    fn next_key(&mut self) -> u32 {
+        self.last_key = self.last_key.wrapping_add(1).max(1);
+        self.last_key
     }
 
     /// Newest wins: the waiting message with the same topic goes, room or not.
@@ -627,11 +809,12 @@ impl State {
     }
 
     fn fits(&self, more: Load) -> bool {
-        let sum = self.load().plus(more);
+        let sum = self.load.plus(more);
         sum.count <= self.limit.count && sum.arena <= self.limit.arena && sum.bytes <= self.limit.bytes
     }
 
     fn note(&mut self, id: Option<PacketId>, load: Load, key: Option<u32>, replace: Replace) -> Accepted {
+        self.load = self.load.plus(load);
         match id {
             Some(id) => (Some(id), self.deliveries.add(id, load, key, replace)),
             None => {
@@ -643,8 +826,9 @@ impl State {
 
     /// A message at QoS 1 or 2 is over.
     fn end(&mut self, id: PacketId, outcome: Outcome) {
-        let Some((number, key, waker)) = self.deliveries.end(id, outcome) else { return };
-        if let Some(key) = key {
+        let Some(Ended { number, load, key, waker }) = self.deliveries.end(id, outcome) else { return };
+        self.load = self.load.minus(load);
+        if key != 0 {
             self.payloads.remove(&key);
         }
         match outcome {
@@ -663,13 +847,14 @@ impl State {
         }
         let open = self.deliveries.count();
         if open < self.window || self.session.ask(|session| session.outgoing_count()) == open {
-            self.qos0 = Load::default();
+            self.load = self.load.minus(std::mem::take(&mut self.qos0));
         }
     }
 
     /// What was at QoS 0 and has not left is gone.
     fn forget_qos0(&mut self) {
-        self.qos0 = Load::default();
+        self.load = self.load.minus(std::mem::take(&mut self.qos0));
+        self.forget_staged();
         self.payloads.retain(|_, payload| !payload.passes_by);
     }
 
@@ -708,13 +893,13 @@ impl Delivery {
     }
 
     pub(crate) fn poll(&self, waker: Option<&Waker>) -> Poll<Result<Outcome, Error>> {
-        let Some(id) = self.id else { return Poll::Ready(Ok(Outcome::Delivered)) };
-        let mut state = self.host.state();
-        match (state.deliveries.poll(id, self.number, waker), &state.ended) {
+        let Some((host, id)) = &self.open else { return Poll::Ready(Ok(Outcome::Delivered)) };
+        let mut state = host.state();
+        match (state.deliveries.poll(*id, self.number, waker), &state.ended) {
             (Poll::Ready(outcome), _) => Poll::Ready(Ok(outcome)),
             (Poll::Pending, Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
             (Poll::Pending, None) => {
-                let driver = if waker.is_some() { self.host.if_starving(&mut state) } else { None };
+                let driver = if waker.is_some() { host.if_starving(&mut state) } else { None };
                 drop(state);
                 wake(driver);
                 Poll::Pending
@@ -726,8 +911,8 @@ impl Delivery {
 impl Delivery {
     /// A wait is given up.
     pub(crate) fn leave(&self) {
-        if let Some(id) = self.id {
-            self.host.state().deliveries.leave(id, self.number);
+        if let Some((host, _)) = &self.open {
+            host.state().deliveries.leave(self.number);
         }
     }
 }
@@ -789,7 +974,8 @@ impl Drop for Pending {
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("number", &self.number).field("id", &self.id).finish_non_exhaustive()
+        let id = self.open.as_ref().map(|(_, id)| id);
+        f.debug_struct("Delivery").field("number", &self.number).field("id", &id).finish_non_exhaustive()
     }
 }
 
@@ -808,6 +994,12 @@ fn subscribe(session: &mut OwnedSession, filters: &[(&str, QoS)]) -> Result<(Pac
     let checked = checked.map_err(|_| SubscribeError::InvalidFilter)?;
     let id = session.on(|session| session.subscribe(&checked))?;
     Ok((id, filters.iter().map(|(text, _)| (*text).to_owned()).collect()))
+}
+
+/// The same message with another payload.
+pub(crate) fn with_payload<'a>(head: &Publish<'a>, payload: &'a Payload) -> Publish<'a> {
+    let publish = Publish::new(head.topic(), payload).with_qos(head.qos());
+    if head.is_retain() { publish.retain() } else { publish }
 }
 
 /// Wakes whoever sleeps. Never to be called with a lock held.

@@ -10,6 +10,7 @@ use dunlin_core::{Event, Fault, Inbox, Instant, Memory, Ready, Received, Session
 use self_cell::{MutBorrow, self_cell};
 
 use super::builder::Settings;
+use super::pool;
 
 /// Memory of a session.
 pub(crate) struct Owner {
@@ -53,6 +54,7 @@ impl OwnedSession {
     }
 
     /// The session.
+    #[inline]
     pub fn on<T>(&mut self, f: impl FnOnce(&mut Session<'_>) -> T) -> T {
         self.with_dependent_mut(|_, session| f(session))
     }
@@ -62,21 +64,28 @@ impl OwnedSession {
     }
 }
 
-/// Bytes received, in a buffer that grows with what comes and shrinks again.
+/// Bytes received, in a buffer that grows with what comes and shrinks again. While there are none, there is no buffer.
 pub(crate) struct OwnedInbox {
     cell: Cell,
     len: usize,
+    /// Length of the buffer for what comes next: as long as the message before, if that was a long one.
+    next_len: usize,
     limit: usize,
 }
 
 /// Bytes read at once, and the length of an inbox that has not grown.
 const READ: usize = 128 * 1024;
 
+/// Messages of so many bytes get a buffer of their own, which goes to the application with them.
+pub(crate) const LONG: usize = 16 * 1024;
+
+/// Longer ones are not expected to be followed by such ones.
+const EXPECTED: usize = 1 << 20;
+
 impl OwnedInbox {
     /// For packets of up to `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
-        let len = READ.min(limit);
-        Self { cell: cell(len, limit), len, limit }
+        Self { cell: cell(Vec::new(), limit), len: 0, next_len: READ.min(limit), limit }
     }
 
     /// Where to read the next bytes into. Empty when the session has to send something before it can go on. To be
@@ -96,31 +105,75 @@ impl OwnedInbox {
         self.cell.with_dependent_mut(|_, inbox| f(inbox))
     }
 
+    #[inline]
     pub fn poll(&mut self, session: &mut Session<'_>, now: Instant) -> Result<Option<Ready>, Fault> {
         self.cell.with_dependent_mut(|_, inbox| session.poll_ready(now, inbox))
     }
 
+    #[inline]
     pub fn event(&mut self, ready: Ready) -> Event<'_> {
         self.cell.with_dependent_mut(|_, inbox| inbox.event(ready))
     }
 
+    /// Length of the buffer.
+    #[inline]
+    pub fn buffer_len(&self) -> usize {
+        self.len
+    }
+
+    /// A message has come; if it is a long one, in a packet of so many bytes.
+    #[inline]
+    pub fn message_came(&mut self, packet: usize) {
+        self.next_len = if (LONG..=EXPECTED).contains(&packet) { packet } else { READ.min(self.limit) };
+    }
+
+    /// The buffer with all that is in it, which the session is done with.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.len = 0;
+        std::mem::replace(&mut self.cell, cell(Vec::new(), self.limit)).into_owner().into_inner()
+    }
+
+    /// Gives the buffer back, if nothing is in it.
+    pub fn rest(&mut self) {
+        if self.len > 0 && self.on(|inbox| inbox.is_empty()) {
+            pool::give(self.take());
+            self.next_len = READ.min(self.limit);
+        }
+    }
+
     /// Grows when a longer packet has filled the buffer, shrinks when it has gone: memory follows the bytes that came.
+    /// A long message that has begun gets a buffer that it fills.
     fn fit(&mut self) {
         let (wants, is_empty) = self.cell.with_dependent(|_, inbox| (inbox.wants(), inbox.is_empty()));
         let len = match wants {
             Some(wants) if self.on(|inbox| inbox.space().is_empty()) => wants.min(self.len.saturating_mul(2)),
-            None if is_empty && self.len > READ => READ,
-            _ => return,
+            None if is_empty => self.next_len,
+            None => self.cell.with_dependent(|_, inbox| long_message(inbox.pending())).unwrap_or(self.len),
+            Some(_) => self.len,
         };
-        let mut fitting = cell(len, self.limit);
+        if len == self.len {
+            return;
+        }
+        let mut fitting = cell(pool::take(len), self.limit);
         self.cell.with_dependent(|_, old| fitting.with_dependent_mut(|_, inbox| inbox.push(old.pending())));
-        self.cell = fitting;
+        pool::give(std::mem::replace(&mut self.cell, fitting).into_owner().into_inner());
         self.len = len;
     }
 }
 
-fn cell(len: usize, limit: usize) -> Cell {
-    Cell::new(MutBorrow::new(vec![0; len]), |buf| Inbox::growing(buf.borrow_mut(), limit))
+fn cell(buffer: Vec<u8>, limit: usize) -> Cell {
+    Cell::new(MutBorrow::new(buffer), |buffer| Inbox::growing(buffer.borrow_mut(), limit))
+}
+
+/// The length of the packet at the front, if it is a PUBLISH that is long but needs no more than a buffer of the usual
+/// length, and has not come whole.
+fn long_message(pending: &[u8]) -> Option<usize> {
+    let [0x30..=0x3F, low, high, top, ..] = pending else { return None };
+    let digit = |byte: &u8| usize::from(byte & 0x7F);
+    // Less than 2^14 is short, and 2^21 or more is long enough for the buffer to grow step by step.
+    let is_long = low & high & 0x80 != 0 && top & 0x80 == 0;
+    let len = 4 + digit(low) + (digit(high) << 7) + (digit(top) << 14);
+    (is_long && (LONG..=READ).contains(&len) && pending.len() < len).then_some(len)
 }
 
 #[cfg(test)]
@@ -142,6 +195,7 @@ mod tests {
     fn a_claim_alone_costs_no_memory_and_bytes_that_come_at_most_twice_theirs() {
         // [A12]
         let mut inbox = OwnedInbox::with_limit(16 << 20);
+        inbox.space();
         let mut came = inbox.on(|inbox| inbox.push(&announce(10 << 20)));
         while came < 10 << 20 {
             assert!(inbox.len <= READ.max(2 * came), "{} for {came}", inbox.len);
@@ -156,6 +210,7 @@ mod tests {
     #[test]
     fn a_packet_above_the_limit_grows_nothing() {
         let mut inbox = OwnedInbox::with_limit(1 << 20);
+        inbox.space();
         inbox.on(|inbox| inbox.push(&announce(2 << 20)));
         while !inbox.space().is_empty() {
             let n = inbox.space().len();
@@ -167,6 +222,7 @@ mod tests {
     #[test]
     fn an_inbox_that_has_grown_shrinks_when_it_is_empty() {
         let mut inbox = OwnedInbox::with_limit(1 << 20);
+        inbox.space();
         inbox.on(|inbox| inbox.push(&announce(1 << 19)));
         while inbox.len < 1 << 19 {
             let n = inbox.space().len();
@@ -175,5 +231,26 @@ mod tests {
         inbox.on(|inbox| inbox.clear());
         inbox.space();
         assert_eq!(inbox.len, READ);
+        inbox.rest();
+        assert_eq!(inbox.len, 0);
+    }
+
+    #[test]
+    fn a_long_message_gets_a_buffer_that_it_fills_and_so_does_the_next() {
+        let mut inbox = OwnedInbox::with_limit(1 << 20);
+        let mut packet = announce(40_000);
+        let whole = packet.len() + 40_000;
+        packet.resize(whole, 7);
+        inbox.space()[..100].copy_from_slice(&packet[..100]);
+        inbox.filled(100);
+        let space = inbox.space();
+        space.copy_from_slice(&packet[100..]);
+        inbox.filled(whole - 100);
+        assert_eq!(inbox.buffer_len(), whole);
+        inbox.message_came(whole);
+        assert_eq!(inbox.take(), packet);
+        assert_eq!(inbox.space().len(), whole);
+        inbox.message_came(0);
+        assert_eq!(inbox.space().len(), READ);
     }
 }

@@ -1,7 +1,7 @@
 //! The driver's side of a client, without the stream: bytes in, bytes out, when to look again, whether to try again.
 //!
-//! A driver opens a stream and calls [`open`](Pump::open). Then, in turns: [`turn`](Pump::turn), write
-//! [`output`](Pump::output), read into [`space`](Pump::space); and when there was nothing to do, [`park`](Pump::park)
+//! A driver opens a stream and calls [`open`](Pump::open). Then, in turns: [`turn`](Pump::turn),
+//! [`write_to`](Pump::write_to), read into [`space`](Pump::space); and when there was nothing to do, [`park`](Pump::park)
 //! and sleep until bytes come, the output can be written, the deadline, or the waker. When the stream is gone,
 //! [`lost`](Pump::lost) says whether and when to open the next one.
 //!
@@ -9,15 +9,18 @@
 //! never while the driver waits.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use dunlin_core::{Event as Happened, Fault, Instant, Ready, Request, Transmit};
+use dunlin_core::memory::tx_len;
+use dunlin_core::{Event as Happened, Fault, Instant, QoS, Ready, Request, Transmit};
 
 use super::deliveries::Outcome;
 use super::error::Reason;
-use super::owned::OwnedInbox;
+use super::output::Output;
+use super::owned::{LONG, OwnedInbox};
 use super::received::{Event, Message};
 use super::{Host, Link, State, wake};
 
@@ -25,11 +28,10 @@ use super::{Host, Link, State, wake};
 pub(crate) struct Pump {
     host: Arc<Host>,
     inbox: OwnedInbox,
-    out: Vec<u8>,
-    /// `out[written..filled]` is to be written.
-    written: usize,
-    filled: usize,
+    output: Output,
+    /// Messages on the way from the inbox to the queue, and their bytes.
     messages: VecDeque<Message>,
+    message_bytes: usize,
     wakes: Vec<Waker>,
     /// The queue of received messages is full: nothing is read.
     is_held: bool,
@@ -61,14 +63,8 @@ pub(crate) enum Next {
     End,
 }
 
-/// Length of the output buffer: the most that one write carries.
-const OUT: usize = 128 * 1024;
-
 /// So many times the bytes of the queue of received messages are taken while somebody waits for an acknowledgement.
 const OVERFLOW: usize = 4;
-
-/// Less room than this in the output is left for the next turn, so that packets leave whole.
-const LITTLE: usize = 4 * 1024;
 
 impl Pump {
     /// The driver's side of `host`. There must be one.
@@ -77,10 +73,9 @@ impl Pump {
         Self {
             host,
             inbox,
-            out: vec![0; OUT],
-            written: 0,
-            filled: 0,
+            output: Output::default(),
             messages: VecDeque::new(),
+            message_bytes: 0,
             wakes: Vec::new(),
             is_held: false,
             pinged_at: None,
@@ -96,7 +91,7 @@ impl Pump {
 
     /// A stream is up.
     pub fn open(&mut self) {
-        (self.written, self.filled) = (0, 0);
+        self.output.clear();
         self.is_held = false;
         let now = self.host.now();
         let mut state = self.host.state();
@@ -135,7 +130,8 @@ impl Pump {
         let mut events = std::mem::take(&mut state.events);
         self.count(state);
         if !self.messages.is_empty() || !events.is_empty() {
-            host.inward().bring(&mut self.messages, &mut events, &mut self.wakes);
+            let bytes = std::mem::take(&mut self.message_bytes);
+            host.inward().bring(&mut self.messages, bytes, &mut events, &mut self.wakes);
         }
         state.events = events;
         drop(guard);
@@ -143,15 +139,16 @@ impl Pump {
         turn
     }
 
-    /// What is to be written to the stream.
-    pub fn output(&self) -> &[u8] {
-        &self.out[self.written..self.filled]
+    /// Whether something is to be written to the stream.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
     }
 
-    /// So many bytes of it were written.
-    pub fn wrote(&mut self, n: usize) {
-        self.written += n;
+    /// Writes some of it. Says how many bytes the stream took.
+    pub fn write_to(&mut self, stream: &mut (impl Write + ?Sized)) -> io::Result<usize> {
+        let n = self.output.write_to(stream)?;
         self.moved.1 += n as u64;
+        Ok(n)
     }
 
     /// Where to read into. Empty: do not read now, since the application or the session cannot take more.
@@ -171,6 +168,10 @@ impl Pump {
         let may_sleep = !state.is_dirty && (!self.is_held || self.must_starve(&state));
         if may_sleep {
             state.parked = Some(waker.clone());
+            drop(state);
+            // Whoever sleeps needs no buffers.
+            self.output.rest();
+            self.inbox.rest();
         }
         may_sleep
     }
@@ -204,7 +205,8 @@ impl Pump {
         self.count(state);
         state.session.on(|session| session.lost());
         state.forget_qos0();
-        (self.written, self.filled) = (0, 0);
+        self.output.clear();
+        self.output.rest();
         self.pinged_at = None;
         let lasted = match state.link {
             Link::Up(since) => Some(Duration::from_millis(now.millis_since(since))),
@@ -241,7 +243,8 @@ impl Pump {
         let mut events = std::mem::take(&mut state.events);
         self.wakes.append(&mut state.wakes);
         self.wakes.extend(state.room.first());
-        host.inward().bring(&mut self.messages, &mut events, &mut self.wakes);
+        let bytes = std::mem::take(&mut self.message_bytes);
+        host.inward().bring(&mut self.messages, bytes, &mut events, &mut self.wakes);
         state.events = events;
         drop(guard);
         wake(self.wakes.drain(..));
@@ -270,9 +273,10 @@ impl Pump {
     /// Whether there is no reason to read on, until the application has taken messages.
     fn must_starve(&self, state: &State) -> bool {
         let mut inward = self.host.inward();
-        let (_, bytes) = inward.room(self.receive_limit(state));
+        let in_batch = self.host.in_batch.get();
+        let (_, bytes) = inward.room(self.receive_limit(state), in_batch);
         let is_over = bytes == 0 || !state.is_waited_for();
-        is_over && inward.starve(self.host.settings.receive_queue)
+        is_over && inward.starve(self.host.settings.receive_queue, in_batch)
     }
 
     /// A ping leaves with the output of the turn that wrote it, and is answered in a later one.
@@ -289,9 +293,11 @@ impl Pump {
 
     /// Takes packets, as many as the application has room for.
     fn take(&mut self, state: &mut State, now: Instant) -> Result<(), Fault> {
-        let (mut count, mut bytes) = self.host.inward().room(self.receive_limit(state));
+        let inward = self.host.inward();
+        let (mut count, mut bytes) = inward.room(self.receive_limit(state), self.host.in_batch.get());
+        drop(inward);
         count = count.saturating_sub(self.messages.len());
-        bytes = bytes.saturating_sub(self.messages.iter().map(Message::len).sum());
+        bytes = bytes.saturating_sub(self.message_bytes);
         loop {
             self.is_held = count == 0 || bytes == 0;
             if self.is_held {
@@ -302,12 +308,14 @@ impl Pump {
             if let Some(len) = self.note(state, ready, now) {
                 count -= 1;
                 bytes = bytes.saturating_sub(len);
+                self.message_bytes += len;
             }
         }
     }
 
     /// Notes what happened. Gives the length of a message.
     fn note(&mut self, state: &mut State, ready: Ready, now: Instant) -> Option<usize> {
+        let buffer_len = self.inbox.buffer_len();
         match self.inbox.event(ready) {
             Happened::Message(message)
                 if state.replies.is_waited_for() && !message.retain && state.replies.wants(&message.topic) =>
@@ -319,9 +327,15 @@ impl Pump {
             Happened::Message(message) => {
                 #[cfg(feature = "tracing")]
                 tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
-                let message = Message::copy(&message);
-                let len = message.len();
-                self.messages.push_back(message);
+                let packet = long_packet(&message);
+                let is_whole = packet > 0 && packet == buffer_len;
+                let mut owned = if is_whole { Message::whole(&message, packet) } else { Message::copy(&message) };
+                self.inbox.message_came(packet);
+                if is_whole {
+                    owned.lie_in(self.inbox.take());
+                }
+                let len = owned.len();
+                self.messages.push_back(owned);
                 return Some(len);
             }
             Happened::Delivered(id) => state.end(id, Outcome::Delivered),
@@ -356,25 +370,27 @@ impl Pump {
     /// Fills the output, if all of it was written. `true` when something was put there, so that the session may have
     /// more to tell.
     fn fill(&mut self, state: &mut State, now: Instant, result: &mut Result<(), Fault>) -> bool {
-        if self.written < self.filled {
+        if !self.output.is_empty() {
             return false;
         }
-        (self.written, self.filled) = (0, 0);
+        self.output.clear();
+        if state.staged.len > 0 {
+            self.output.begin_with(&mut state.staged.buffer, state.staged.len);
+            state.forget_staged();
+        }
         loop {
-            let out = &mut self.out[self.filled..];
-            if out.len() < LITTLE {
+            let space = self.output.space();
+            if space.is_empty() {
                 break;
             }
-            match state.session.on(|session| session.transmit(now, out)) {
-                Transmit::Bytes(n) => self.filled += n,
+            match state.session.on(|session| session.transmit(now, space)) {
+                Transmit::Bytes(n) => self.output.filled(n),
                 Transmit::Payload { key, offset, len } => {
-                    let payload = state.payloads.get(&key);
-                    let rest = payload.and_then(|payload| payload.bytes.get(offset..)).unwrap_or_default();
-                    let n = rest.len().min(out.len()).min(len);
-                    out[..n].copy_from_slice(&rest[..n]);
-                    self.filled += n;
-                    state.session.on(|session| session.supplied(n));
-                    if n == len && payload.is_some_and(|payload| payload.passes_by) {
+                    let payload = state.payloads.get(&key).map(|external| external.payload.clone());
+                    let Some(payload) = payload.filter(|payload| payload.len() == offset + len) else { break };
+                    self.output.attach(payload, offset);
+                    state.session.on(|session| session.supplied(len));
+                    if state.payloads.get(&key).is_some_and(|external| external.passes_by) {
                         state.payloads.remove(&key);
                     }
                 }
@@ -390,7 +406,7 @@ impl Pump {
                 }
             }
         }
-        self.filled > 0
+        !self.output.is_empty()
     }
 
     /// What the turn comes to.
@@ -400,7 +416,7 @@ impl Pump {
                 // The acknowledgements of this turn leave: without them the next connection would begin as this one.
                 now.after_millis(500)
             } else {
-                (self.written, self.filled) = (0, 0);
+                self.output.clear();
                 now
             };
             return Turn::Close { reason: Reason::Fault(fault), until };
@@ -411,7 +427,7 @@ impl Pump {
             deadline = deadline.filter(|deadline| *deadline > now).or(Some(now.after_millis(1000)));
         }
         let Some(closing) = state.closing else { return Turn::Go { deadline } };
-        let is_done = self.filled == self.written && state.room.is_empty() && state.unfinished_count() == 0;
+        let is_done = self.output.is_empty() && state.room.is_empty() && state.unfinished_count() == 0;
         if is_done || now >= closing.until {
             state.session.on(|session| session.close());
             let mut result = Ok(());
@@ -421,6 +437,16 @@ impl Pump {
         }
         Turn::Go { deadline: Some(deadline.map_or(closing.until, |deadline| deadline.min(closing.until))) }
     }
+}
+
+/// Bytes of the packet that a message came in, if it is a long one. Zero if it is not.
+fn long_packet(message: &dunlin_core::Message<'_>) -> usize {
+    if message.payload.len() < LONG {
+        return 0;
+    }
+    // `tx_len` counts a packet identifier.
+    let id_len = if message.qos == QoS::AtMostOnce { 2 } else { 0 };
+    tx_len(message.topic.as_bytes().len(), message.payload.len() - id_len)
 }
 
 impl Host {

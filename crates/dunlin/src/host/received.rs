@@ -2,41 +2,82 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use dunlin_core::topic::Levels;
 use dunlin_core::{QoS, Receipt};
-use smallvec::SmallVec;
 
 use super::error::{Error, Reason};
+use super::pool::Pooled;
 use super::waiters::{Ticket, Waiters};
 
-/// A message that arrived, with its own copy of topic and payload. Short ones need no heap.
-#[derive(Clone, PartialEq, Eq)]
+/// A message that arrived. Short ones need no heap; those above 16 KiB lie where they were received.
+#[derive(Clone)]
 pub struct Message {
-    /// Topic name, then payload.
-    bytes: SmallVec<[u8; SHORT]>,
-    topic_len: usize,
+    body: Body,
+    /// Where in its bytes the topic name is, and the payload, which is the last.
+    topic_at: u32,
+    payload_at: u32,
+    end: u32,
+    topic_len: u16,
     qos: QoS,
     retain: bool,
     dup: bool,
     receipt: Option<Receipt>,
 }
 
+/// Topic name and payload, and perhaps more of the packet.
+#[derive(Clone)]
+enum Body {
+    Short([u8; SHORT]),
+    Long(Box<[u8]>),
+    Packet(Pooled),
+}
+
 /// Most bytes of topic and payload together that a message keeps in itself.
 const SHORT: usize = 64;
 
 impl Message {
+    /// With its own copy of topic and payload.
     #[inline]
     pub(crate) fn copy(message: &dunlin_core::Message<'_>) -> Self {
-        let topic = message.topic.as_bytes();
-        let mut bytes = SmallVec::with_capacity(topic.len() + message.payload.len());
-        bytes.extend_from_slice(topic);
-        bytes.extend_from_slice(message.payload);
+        let (topic, payload) = (message.topic.as_bytes(), message.payload);
+        let (topic_len, end) = (topic.len(), topic.len() + payload.len());
+        let body = if end <= SHORT {
+            let mut bytes = [0; SHORT];
+            bytes[..topic_len].copy_from_slice(topic);
+            bytes[topic_len..end].copy_from_slice(payload);
+            Body::Short(bytes)
+        } else {
+            Body::Long([topic, payload].concat().into_boxed_slice())
+        };
+        Self::new(message, body, 0, topic_len, end)
+    }
+
+    /// For the buffer that holds its packet of so many bytes, and nothing else: [`lie_in`](Self::lie_in) that.
+    pub(crate) fn whole(message: &dunlin_core::Message<'_>, packet: usize) -> Self {
+        let id_len = if message.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let payload_at = packet - message.payload.len();
+        let topic_at = payload_at - id_len - message.topic.as_bytes().len();
+        Self::new(message, Body::Short([0; SHORT]), topic_at, payload_at, packet)
+    }
+
+    pub(crate) fn lie_in(&mut self, packet: Vec<u8>) {
+        self.body = Body::Packet(Pooled::new(packet));
+    }
+
+    #[inline]
+    fn new(message: &dunlin_core::Message<'_>, body: Body, topic_at: usize, payload_at: usize, end: usize) -> Self {
+        // A packet has less than 2^28 bytes.
+        let short = |n: usize| u32::try_from(n).unwrap_or_default();
         Self {
-            bytes,
-            topic_len: topic.len(),
+            body,
+            topic_at: short(topic_at),
+            payload_at: short(payload_at),
+            end: short(end),
+            topic_len: u16::try_from(message.topic.as_bytes().len()).unwrap_or_default(),
             qos: message.qos,
             retain: message.retain,
             dup: message.dup,
@@ -44,16 +85,25 @@ impl Message {
         }
     }
 
+    fn bytes(&self) -> &[u8] {
+        match &self.body {
+            Body::Short(bytes) => bytes,
+            Body::Long(bytes) => bytes,
+            Body::Packet(bytes) => bytes,
+        }
+    }
+
     /// The topic name it was published to.
     #[must_use]
     pub fn topic(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.topic_len]).unwrap_or_default()
+        let name = self.bytes().get(self.topic_at as usize..).and_then(|rest| rest.get(..self.topic_len.into()));
+        std::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
     }
 
     /// Its payload, possibly empty.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.bytes[self.topic_len..]
+        self.bytes().get(self.payload_at as usize..self.end as usize).unwrap_or_default()
     }
 
     /// The payload as text, if it is UTF-8.
@@ -94,9 +144,18 @@ impl Message {
 
     /// Bytes of memory that it takes, roughly.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() + size_of::<Self>()
+        self.end as usize + size_of::<Self>()
     }
 }
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |message: &Self| (message.qos, message.retain, message.dup, message.receipt);
+        facts(self) == facts(other) && self.topic() == other.topic() && self.payload() == other.payload()
+    }
+}
+
+impl Eq for Message {}
 
 /// Shows how long the payload is, not what is in it.
 impl fmt::Debug for Message {
@@ -164,17 +223,66 @@ pub(crate) struct Inward {
     ended: Option<Reason>,
 }
 
+/// Messages that the application's side has taken at once, to give them out one by one without a lock of the driver's.
+#[derive(Default)]
+pub(crate) struct Batch {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    /// With so many left, or none, there may be room for the driver again.
+    feed_at: usize,
+}
+
+/// Count and bytes of the messages in a batch, for the driver to see: a little late, but not when it is told to look.
+#[derive(Default)]
+pub(crate) struct InBatch {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl InBatch {
+    pub fn get(&self) -> (usize, usize) {
+        (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    pub fn set(&self, batch: &Batch) {
+        self.count.store(batch.messages.len(), Ordering::Relaxed);
+        self.bytes.store(batch.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Batch {
+    /// The next message; and whether the driver is to be told of it, after it can be seen.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(Message, bool)> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.len();
+        let left = self.messages.len();
+        Some((message, left == 0 || left == self.feed_at))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// Events that wait for the application; then the oldest go.
 const EVENTS: usize = 1024;
 
 impl Inward {
-    /// Takes what the driver brings; the wakers are to be woken outside of all locks.
-    pub fn bring(&mut self, messages: &mut VecDeque<Message>, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
+    /// Takes what the driver brings, so many bytes of messages; the wakers are to be woken outside of all locks.
+    pub fn bring(
+        &mut self,
+        messages: &mut VecDeque<Message>,
+        bytes: usize,
+        events: &mut Vec<Event>,
+        wake: &mut Vec<Waker>,
+    ) {
         if self.discards {
             messages.clear();
         }
         if !messages.is_empty() {
-            self.bytes += messages.iter().map(Message::len).sum::<usize>();
+            self.bytes += bytes;
             wake.extend(self.readers.take(messages.len()));
             if self.messages.is_empty() {
                 std::mem::swap(&mut self.messages, messages);
@@ -192,15 +300,16 @@ impl Inward {
         }
     }
 
-    /// How many more messages, and bytes of them, fit.
-    pub fn room(&self, (messages, bytes): (usize, usize)) -> (usize, usize) {
-        (messages.saturating_sub(self.messages.len()), bytes.saturating_sub(self.bytes))
+    /// How many more messages, and bytes of them, fit beside those in a batch.
+    pub fn room(&self, (messages, bytes): (usize, usize), in_batch: (usize, usize)) -> (usize, usize) {
+        (messages.saturating_sub(self.messages.len() + in_batch.0), bytes.saturating_sub(self.bytes + in_batch.1))
     }
 
     /// The driver, which has stopped reading since there was no room, is about to sleep: it is to be woken when half of
     /// the queue is empty. `false`: it is already.
-    pub fn starve(&mut self, (messages, bytes): (usize, usize)) -> bool {
-        self.is_starving = self.messages.len() > messages / 2 || self.bytes > bytes / 2;
+    pub fn starve(&mut self, (messages, bytes): (usize, usize), in_batch: (usize, usize)) -> bool {
+        let (count, sum) = (self.messages.len() + in_batch.0, self.bytes + in_batch.1);
+        self.is_starving = count > messages / 2 || sum > bytes / 2;
         self.is_starving
     }
 
@@ -211,14 +320,23 @@ impl Inward {
         wake.extend(self.watchers.take(usize::MAX));
     }
 
-    /// The next message. Without a waker nobody waits, and an empty queue is `Pending`.
-    pub fn next(&mut self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<Message, Error>> {
-        if let Some(message) = self.messages.pop_front() {
-            self.readers.leave(ticket);
-            self.bytes -= message.len();
-            return Poll::Ready(Ok(message));
-        }
-        wait(&mut self.readers, &self.ended, ticket, waker)
+    /// The next message, when `batch` is empty: that takes all behind it. Without a waker nobody waits, and an empty
+    /// queue is `Pending`.
+    pub fn next(
+        &mut self,
+        batch: &mut Batch,
+        limit: (usize, usize),
+        ticket: &mut Ticket,
+        waker: Option<&Waker>,
+    ) -> Poll<Result<Message, Error>> {
+        let Some(first) = self.messages.pop_front() else {
+            return wait(&mut self.readers, &self.ended, ticket, waker);
+        };
+        self.readers.leave(ticket);
+        batch.bytes = std::mem::take(&mut self.bytes) - first.len();
+        batch.feed_at = limit.0 / 2;
+        std::mem::swap(&mut self.messages, &mut batch.messages);
+        Poll::Ready(Ok(first))
     }
 
     /// The next event, likewise.
@@ -234,9 +352,10 @@ impl Inward {
     }
 
     /// A wait for messages is given up. If it had just been woken, someone else is to have what is there.
-    pub fn leave(&mut self, ticket: &mut Ticket) -> Option<Waker> {
+    pub fn leave(&mut self, batch: &Batch, ticket: &mut Ticket) -> Option<Waker> {
         let was_woken = *ticket != 0 && !self.readers.leave(ticket);
-        if was_woken && !self.messages.is_empty() { self.readers.take(1).next() } else { None }
+        let is_empty = self.messages.is_empty() && batch.messages.is_empty();
+        if was_woken && !is_empty { self.readers.take(1).next() } else { None }
     }
 
     /// As [`leave`](Self::leave), for events.
@@ -246,8 +365,8 @@ impl Inward {
     }
 
     /// Whether a driver that starves is to be woken.
-    pub fn feeds(&mut self, limit: (usize, usize)) -> bool {
-        self.is_starving && !self.starve(limit)
+    pub fn feeds(&mut self, limit: (usize, usize), in_batch: (usize, usize)) -> bool {
+        self.is_starving && !self.starve(limit, in_batch)
     }
 
     pub fn is_starving(&self) -> bool {

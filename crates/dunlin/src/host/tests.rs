@@ -1,5 +1,6 @@
 //! The client without threads and sockets, against the model broker: what has to be seen from inside.
 
+use std::io::{self, Write};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -15,6 +16,25 @@ struct World {
     pump: Pump,
     broker: Broker,
     link: Option<LinkId>,
+}
+
+/// Takes so many bytes.
+struct Up {
+    left: usize,
+    bytes: Vec<u8>,
+}
+
+impl Write for Up {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(self.left);
+        self.left -= n;
+        self.bytes.extend(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn builder() -> Builder {
@@ -39,9 +59,12 @@ impl World {
         let link = self.link.unwrap();
         loop {
             let turn = self.pump.turn();
-            let n = self.pump.output().len().min(bytes);
-            self.broker.receive(link, &self.pump.output()[..n], 0);
-            self.pump.wrote(n);
+            let mut up = Up { left: bytes, bytes: Vec::new() };
+            while self.pump.has_output() && up.left > 0 {
+                self.pump.write_to(&mut up).unwrap();
+            }
+            self.broker.receive(link, &up.bytes, 0);
+            let n = up.bytes.len();
             bytes -= n;
             if bytes == 0 {
                 self.cut();
@@ -63,7 +86,7 @@ impl World {
     }
 
     fn publish(&self, message: &Publish<'_>) -> Poll<Result<Delivery, Error>> {
-        self.host.poll_publish(message, Replace::Nothing, &mut 0, None)
+        self.host.poll_publish(message, None, Replace::Nothing, &mut 0, None)
     }
 
     fn received(&self) -> Vec<Message> {
@@ -119,7 +142,7 @@ fn ten_thousand_connections_that_are_cut_leak_nothing_lose_nothing_and_double_no
         assert_eq!(payloads, (0..sent).map(|n| n.to_string().into_bytes()).collect::<Vec<_>>());
         assert_eq!(world.broker.breaches(), []);
         let state = world.host.state();
-        assert_eq!((state.deliveries.count(), state.payloads.len(), state.load()), (0, 0, Load::default()));
+        assert_eq!((state.deliveries.count(), state.payloads.len(), state.load), (0, 0, Load::default()));
         assert_eq!(state.unfinished_count(), 0);
         assert!(sent > 200, "{sent}");
     }
@@ -148,7 +171,7 @@ fn no_more_messages_are_in_flight_than_the_window_lets_through() {
     world.broker.release_all();
     let _ = world.run(usize::MAX);
     assert_eq!(world.broker.received().len(), 10);
-    assert_eq!(world.host.state().load(), Load::default());
+    assert_eq!(world.host.state().load, Load::default());
 }
 
 #[test]
@@ -159,7 +182,7 @@ fn those_who_wait_for_room_are_served_in_their_order_and_pass_on_what_they_give_
     let waker = Waker::noop();
     let mut tickets = [0; 3];
     let poll = |world: &World, ticket: &mut Ticket| {
-        world.host.poll_publish(&message, Replace::Nothing, ticket, Some(waker)).is_ready()
+        world.host.poll_publish(&message, None, Replace::Nothing, ticket, Some(waker)).is_ready()
     };
     for ticket in &mut tickets {
         assert!(!poll(&world, ticket));
@@ -226,14 +249,15 @@ fn a_delivery_knows_how_its_message_ended_long_after() {
 fn a_number_knows_how_its_message_ended_when_the_identifier_has_another_owner() {
     let mut deliveries = Deliveries::default();
     let id = PacketId::new(1).unwrap();
+    let load = Load::default();
     let mut pass = |outcome| {
-        let number = deliveries.add(id, Load::default(), None, Replace::Nothing);
+        let number = deliveries.add(id, load, None, Replace::Nothing);
         deliveries.end(id, outcome);
         number
     };
     let odd = [pass(Outcome::Forgotten), pass(Outcome::Replaced)];
     let numbers: Vec<_> = (0..1_000).map(|_| pass(Outcome::Delivered)).collect();
-    let open = deliveries.add(id, Load::default(), None, Replace::Nothing);
+    let open = deliveries.add(id, load, None, Replace::Nothing);
     let mut outcome = |number| deliveries.poll(id, number, None);
     assert_eq!(odd.map(&mut outcome), [Poll::Ready(Outcome::Forgotten), Poll::Ready(Outcome::Replaced)]);
     assert!(numbers.into_iter().all(|number| outcome(number) == Poll::Ready(Outcome::Delivered)));
@@ -257,4 +281,30 @@ fn the_goodbye_leaves_after_what_is_under_way_or_when_its_time_is_over() {
     world.broker.hung_up(world.link.unwrap(), 0);
     assert_eq!(world.broker.received().len(), 1, "the will of a client that said goodbye");
     assert!(matches!(world.host.poll_ended(&mut 0, None), Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn by_default_as_many_exchanges_are_open_as_there_are_identifiers() {
+    let mut world = World::new(builder());
+    world.pump.open();
+    let mut sink = Up { left: usize::MAX, bytes: Vec::new() };
+    let _ = world.pump.turn();
+    world.pump.write_to(&mut sink).unwrap();
+    let mut came = 0;
+    // A server that never releases a message, and an application that takes all of them.
+    let packets = (1..=u16::MAX).map(|id| [&b"\x34\x05\x00\x01a"[..], &id.to_be_bytes()].concat());
+    for bytes in std::iter::once(b"\x20\x02\x00\x00".to_vec()).chain(packets) {
+        let space = world.pump.space();
+        assert!(space.len() > bytes.len());
+        space[..bytes.len()].copy_from_slice(&bytes);
+        world.pump.filled(bytes.len());
+        let turn = world.pump.turn();
+        assert!(matches!(turn, Turn::Go { .. }), "{turn:?} after {came}");
+        while world.pump.has_output() {
+            world.pump.write_to(&mut sink).unwrap();
+        }
+        sink.bytes.clear();
+        came += world.received().len();
+    }
+    assert_eq!(came, usize::from(u16::MAX));
 }

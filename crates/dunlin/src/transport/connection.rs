@@ -140,13 +140,10 @@ fn serve(stream: &mut dyn Stream, pump: &mut Pump, waker: &Waker) -> io::Result<
 /// Writes what the stream takes: whether that was anything, and whether it was all, down to the socket.
 fn write(stream: &mut dyn Stream, pump: &mut Pump) -> io::Result<(bool, bool)> {
     let mut is_busy = false;
-    while !pump.output().is_empty() {
-        match stream.write(pump.output()) {
+    while pump.has_output() {
+        match pump.write_to(stream) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                pump.wrote(n);
-                is_busy = true;
-            }
+            Ok(_) => is_busy = true,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok((is_busy, false)),
             Err(error) => return Err(error),
