@@ -17,6 +17,10 @@ const LITTLE: usize = 4 * 1024;
 /// Payloads that one write carries, at most; packets lie before, between and behind them.
 const PARTS: usize = 15;
 
+/// Most bytes of payloads that are attached at a time. While more is under way than the session knows to be sent, it
+/// cannot tell a slow link from a dead one.
+pub(crate) const ATTACHED: usize = 128 * 1024;
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Output {
@@ -25,13 +29,16 @@ pub(crate) struct Output {
     written: usize,
     filled: usize,
     parts: VecDeque<Part>,
+    /// Bytes of payloads that were attached since everything was written.
+    attached: usize,
 }
 
-/// A payload, of which the bytes from `from` on are to be written when the buffer has been written up to `at`.
+/// A payload, of which the bytes `from..to` are to be written when the buffer has been written up to `at`.
 struct Part {
     at: usize,
     payload: Payload,
     from: usize,
+    to: usize,
 }
 
 impl Output {
@@ -41,7 +48,7 @@ impl Output {
 
     /// Forgets what was not written.
     pub fn clear(&mut self) {
-        (self.written, self.filled) = (0, 0);
+        (self.written, self.filled, self.attached) = (0, 0, 0);
         self.parts.clear();
     }
 
@@ -57,7 +64,8 @@ impl Output {
         if self.buffer.is_empty() {
             self.buffer = pool::take(OUT);
         }
-        let is_full = self.buffer.len() - self.filled < LITTLE || self.parts.len() >= PARTS;
+        let is_full =
+            self.buffer.len() - self.filled < LITTLE || self.parts.len() >= PARTS || self.attached >= ATTACHED;
         if is_full { &mut [] } else { &mut self.buffer[self.filled..] }
     }
 
@@ -66,9 +74,12 @@ impl Output {
         self.filled += n;
     }
 
-    /// The bytes of `payload` from `from` on follow.
-    pub fn attach(&mut self, payload: Payload, from: usize) {
-        self.parts.push_back(Part { at: self.filled, payload, from });
+    /// The bytes of `payload` from `from` on follow, or as many of them as may now. Says how many.
+    pub fn attach(&mut self, payload: Payload, from: usize) -> usize {
+        let n = payload.len().saturating_sub(from).min(ATTACHED.saturating_sub(self.attached));
+        self.attached += n;
+        self.parts.push_back(Part { at: self.filled, payload, from, to: from + n });
+        n
     }
 
     /// Writes some of it. Says how many bytes that were.
@@ -86,8 +97,8 @@ impl Output {
     pub fn rest(&mut self) {
         if self.is_empty() {
             pool::give(std::mem::take(&mut self.buffer));
+            self.clear();
             self.parts = VecDeque::new();
-            (self.written, self.filled) = (0, 0);
         }
     }
 
@@ -96,7 +107,7 @@ impl Output {
         let mut at = self.written;
         let parts = self.parts.iter().flat_map(move |part| {
             let before = &self.buffer[std::mem::replace(&mut at, part.at)..part.at];
-            [before, part.payload.get(part.from..).unwrap_or_default()]
+            [before, part.payload.get(part.from..part.to).unwrap_or_default()]
         });
         let last = self.parts.back().map_or(self.written, |part| part.at);
         parts.chain([&self.buffer[last..self.filled]]).filter(|slice| !slice.is_empty())
@@ -107,7 +118,7 @@ impl Output {
             let before = n.min(part.at - self.written);
             self.written += before;
             n -= before;
-            let left = part.payload.len().saturating_sub(part.from);
+            let left = part.to - part.from;
             if n < left || self.written < part.at {
                 part.from += n;
                 return;
@@ -153,7 +164,7 @@ mod tests {
         for most in 1..20 {
             let mut output = Output::default();
             put(&mut output, b"one ");
-            output.attach(Payload::from(b"-two ".to_vec()), 1);
+            assert_eq!(output.attach(Payload::from(b"-two ".to_vec()), 1), 4);
             output.attach(Payload::from(&b"three "[..]), 0);
             put(&mut output, b"four ");
             output.attach(Payload::from(String::from("five")), 0);
@@ -165,6 +176,22 @@ mod tests {
             output.rest();
             assert!(output.buffer.is_empty());
         }
+    }
+
+    #[test]
+    fn a_long_payload_goes_out_in_pieces_of_which_the_session_hears() {
+        let payload = Payload::from((0..3 * ATTACHED).map(|n| n.to_le_bytes()[1]).collect::<Vec<_>>());
+        let (mut output, mut stream) = (Output::default(), Narrow(usize::MAX, Vec::new()));
+        while stream.1.len() < payload.len() {
+            assert!(!output.space().is_empty());
+            assert_eq!(output.attach(payload.clone(), stream.1.len()), ATTACHED);
+            assert!(output.space().is_empty());
+            assert_eq!(output.attach(payload.clone(), 0), 0);
+            output.write_to(&mut stream).unwrap();
+            assert!(output.is_empty());
+            output.clear();
+        }
+        assert_eq!(stream.1[..], payload[..]);
     }
 
     #[test]

@@ -388,9 +388,9 @@ impl Pump {
                 Transmit::Payload { key, offset, len } => {
                     let payload = state.payloads.get(&key).map(|external| external.payload.clone());
                     let Some(payload) = payload.filter(|payload| payload.len() == offset + len) else { break };
-                    self.output.attach(payload, offset);
-                    state.session.on(|session| session.supplied(len));
-                    if state.payloads.get(&key).is_some_and(|external| external.passes_by) {
+                    let n = self.output.attach(payload, offset);
+                    state.session.on(|session| session.supplied(n));
+                    if n == len && state.payloads.get(&key).is_some_and(|external| external.passes_by) {
                         state.payloads.remove(&key);
                     }
                 }
