@@ -35,26 +35,6 @@ pub const fn is_name(name: &str) -> bool {
     is_good
 }
 
-/// As [`is_name`], for where speed counts more than size: eight bytes at a time.
-pub(crate) fn is_name_at_run_time(name: &str) -> bool {
-    /// A byte in each byte of a number.
-    const fn all(byte: u8) -> u64 {
-        u64::from_ne_bytes([byte; 8])
-    }
-    /// The top bit of some byte is set, if and only if a byte is zero.
-    const fn zeros(bytes: u64) -> u64 {
-        bytes.wrapping_sub(all(0x01)) & !bytes & all(0x80)
-    }
-    let bytes = name.as_bytes();
-    let Some(last) = bytes.last_chunk() else { return is_name(name) };
-    let (chunks, _) = bytes.as_chunks();
-    let found = chunks.iter().chain([last]).fold(0, |found, chunk| {
-        let chunk = u64::from_ne_bytes(*chunk);
-        found | zeros(chunk) | zeros(chunk ^ all(b'+')) | zeros(chunk ^ all(b'#'))
-    });
-    found == 0 && bytes.len() <= MAX_TEXT
-}
-
 /// Whether `filter` can be subscribed to.
 ///
 /// A topic filter has 1 to 65,535 bytes and no U+0000; `+` fills a whole level, `#` fills the last one.
@@ -322,22 +302,7 @@ impl<'a> Deref for Levels<'a> {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
-    use super::{Levels, MAX_TEXT, is_name, is_name_at_run_time};
-
-    #[test]
-    fn a_name_is_checked_to_its_last_byte_eight_at_a_time_or_not() {
-        for len in 0..50 {
-            for at in 0..=len {
-                for bad in ["", "+", "#", "\0"] {
-                    let name = ["a".repeat(at), bad.into(), "b".repeat(len - at)].concat();
-                    assert_eq!(is_name_at_run_time(&name), is_name(&name), "{name:?}");
-                }
-            }
-        }
-        assert!(is_name_at_run_time(&"a".repeat(MAX_TEXT)) && !is_name_at_run_time(&"a".repeat(MAX_TEXT + 1)));
-    }
+    use super::Levels;
 
     #[test]
     fn levels_are_what_stands_between_the_slashes() {

@@ -567,12 +567,7 @@ impl<'s> Session<'s> {
         external: Option<External>,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
-        // The check of names that come is the faster one, but has to be there anyway.
-        let is_name = match publish.topic.len() {
-            0..=MAX_TEXT if cfg!(feature = "subscribe") => reader::check_name(publish.topic.as_bytes()).is_ok(),
-            _ => topic::is_name(publish.topic),
-        };
-        if !is_name {
+        if !is_name(publish.topic) {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         let is_qos0 = publish.qos == QoS::AtMostOnce;
@@ -662,6 +657,14 @@ impl<'s> Session<'s> {
 fn mark_ids(outbound: &Outbound<'_>, filters: &Filters<'_>, ids: &mut Ids) {
     outbound.mark_ids(ids);
     filters.mark_ids(ids);
+}
+
+/// [`topic::is_name`], by the check of names that come where that is there anyway: it is the faster one.
+fn is_name(topic: &str) -> bool {
+    match topic.len() {
+        0..=MAX_TEXT if cfg!(feature = "subscribe") => reader::check_name(topic.as_bytes()).is_ok(),
+        _ => topic::is_name(topic),
+    }
 }
 
 /// A message as the encoder wants it.

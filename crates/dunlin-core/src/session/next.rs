@@ -8,12 +8,11 @@ use super::error::PublishError;
 use super::options::Publish;
 #[cfg(feature = "large")]
 use super::outbound::{External, to_usize};
-use super::{Link, Session, outgoing};
+use super::{Link, Session, is_name, outgoing};
 use crate::log;
 use crate::packet::writer::Writer;
 use crate::packet::{PacketId, QoS, connect, header};
 use crate::time::Instant;
-use crate::topic;
 
 /// What to do now, as [`Session::transmit`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +132,7 @@ impl Session<'_> {
     /// # Errors
     /// As [`publish`](Session::publish).
     pub fn publish_past(&mut self, publish: &Publish<'_>, out: &mut [u8]) -> Result<Option<usize>, PublishError> {
-        if !topic::is_name_at_run_time(publish.topic) {
+        if !is_name(publish.topic) {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         if publish.qos != QoS::AtMostOnce {
@@ -158,7 +157,9 @@ impl Session<'_> {
         let has_begun = !self.sending.is_nothing();
         #[cfg(feature = "table")]
         let has_begun = has_begun || self.table.wants(self.options.subscriptions);
-        has_begun || self.filters.next_request().is_some() || self.outbound.is_waiting()
+        #[cfg(feature = "subscribe")]
+        let has_begun = has_begun || self.filters.next_request().is_some();
+        has_begun || self.outbound.is_waiting()
     }
 
     /// The external payload that is to be sent now, and how much of it has left.
