@@ -97,6 +97,9 @@ pub enum Linked {
 /// Links what `roots` reach in `inputs`, and nothing else. `definitions` are symbols to invent.
 pub fn link(target: &Target, inputs: &[&Path], roots: &[String], definitions: &[&str], image: &Path) -> Result<Linked> {
     let script = root().join("xtask/src/sections.ld");
+    if let Some(directory) = image.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
     let mut command = target.tool("ld");
     command.args(target.linker).args(["--gc-sections", "--entry=0", "--script"]).arg(script);
     command.args(roots.iter().map(|root| format!("--undefined={root}")));
