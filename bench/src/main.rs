@@ -30,7 +30,9 @@ fn main() -> Result<()> {
     }
     if has("--write") {
         table::write(&tables)?;
-        chart::write(&results)?;
+        if !has("--quick") {
+            chart::write(&results)?; // of times, which the quick form does not take
+        }
     }
     Ok(())
 }
