@@ -270,3 +270,19 @@ fn the_server_may_use_the_same_identifiers_as_we_do() {
         assert_eq!(pair.client.outgoing_count() + pair.broker.unfinished(CLIENT), 0);
     }
 }
+
+#[test]
+fn an_acknowledgement_leaves_though_nothing_was_owed_while_the_message_was_shown() {
+    // [MQTT-4.3.2-2]
+    let mut pair = Pair::clean();
+    let mut out = [0; 8];
+    let now = dunlin_core::Instant::from_millis(pair.now);
+    for _ in 0..3 {
+        pair.inbox.push(b"\x32\x06\x00\x01a\x00\x07x");
+        assert!(matches!(pair.client.poll(now, &mut pair.inbox), Ok(Some(dunlin_core::Event::Message(_)))));
+        assert_eq!(pair.client.transmit(now, &mut out), dunlin_core::Transmit::Idle);
+        assert_eq!(pair.client.poll(now, &mut pair.inbox), Ok(None));
+        assert_eq!(pair.client.transmit(now, &mut out), dunlin_core::Transmit::Bytes(4));
+        assert_eq!(out[..4], b"\x40\x02\x00\x07"[..]);
+    }
+}
