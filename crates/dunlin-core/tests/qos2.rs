@@ -353,3 +353,27 @@ fn the_last_word_decides_and_not_the_order_of_arrival() {
     pair.run();
     assert_eq!(pair.client_events(), [Delivered(id(1))]);
 }
+
+#[test]
+fn a_message_leaves_when_the_one_that_held_it_up_has_been_reported() {
+    let mut pair = Pair::connected(dunlin_testkit::RESUMING.window(1));
+    let now = dunlin_core::Instant::from_millis(pair.now);
+    let (session, inbox) = (&mut pair.client, &mut pair.inbox);
+    let mut out = [0; 128];
+    let message = Publish::new("a", b"1").exactly_once();
+    let first = session.publish(&message).unwrap().unwrap();
+    session.publish(&message).unwrap();
+    assert!(matches!(session.transmit(now, &mut out), dunlin_core::Transmit::Bytes(_)));
+    let [high, low] = first.get().to_be_bytes();
+    inbox.push(&[0x50, 2, high, low]);
+    assert_eq!(session.poll(now, inbox), Ok(None));
+    assert_eq!(session.transmit(now, &mut out), dunlin_core::Transmit::Bytes(4)); // PUBREL
+    session.open(now, inbox);
+    assert!(matches!(session.transmit(now, &mut out), dunlin_core::Transmit::Bytes(_)));
+    inbox.push(b"\x20\x02\x00\x00"); // the server has lost the session
+    assert_eq!(session.poll(now, inbox), Ok(Some(dunlin_core::Event::Connected { resumed: false })));
+    assert_eq!(session.transmit(now, &mut out), dunlin_core::Transmit::Idle);
+    assert_eq!(session.poll(now, inbox), Ok(Some(dunlin_core::Event::Forgotten(first))));
+    assert_eq!(session.transmit(now, &mut out), dunlin_core::Transmit::Bytes(8));
+    assert_eq!(out[0], 0x34);
+}
