@@ -65,7 +65,7 @@ pub fn clippy() -> Result<()> {
         core.args(["-D", &format!("clippy::{lint}")]);
     }
     process::run(&mut core)?;
-    process::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    process::run(cargo().args(["clippy", "--workspace", "--all-targets"]).args(FEATURES).args(["--", "-D", "warnings"]))
 }
 
 /// What the workspace does not turn on by itself: the two backends of TLS for devices, and sessions shared by tasks. One
@@ -91,7 +91,7 @@ pub fn tests() -> Result<()> {
 }
 
 pub fn doc() -> Result<()> {
-    process::run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    process::run(cargo().args(["doc", "--workspace", "--no-deps"]).args(FEATURES).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// dunlin-core has no dependency that anyone gets without asking, no build script and no macro crate.
