@@ -90,6 +90,17 @@ pub fn tests() -> Result<()> {
     Ok(())
 }
 
+/// One of them, as long as it is meant to be.
+pub fn restarts() -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--package", "dunlin"]).args(["--features", "tokio", "--test", "main", "--"]);
+    command.args(["--ignored", "--exact", "--nocapture", "restarts::ledgers_agree_over_a_hundred_restarts"]);
+    let report = process::output(&mut command)?;
+    let verdict = report.lines().find(|line| line.contains(" restarts, ")).context("the test did not run")?;
+    println!("{verdict}");
+    Ok(())
+}
+
 pub fn doc() -> Result<()> {
     process::run(cargo().args(["doc", "--workspace", "--no-deps"]).args(FEATURES).env("RUSTDOCFLAGS", "-D warnings"))
 }

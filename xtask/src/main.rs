@@ -74,6 +74,11 @@ const VERIFY: &[Stage] = &[
     Stage { name: "model", about: "ten million states of the session", run: model::verify },
     Stage { name: "power", about: "every power cut of every story, and two hundred kills", run: power::verify },
     Stage { name: "fuzz", about: "twenty minutes of inputs for each target", run: fuzz::verify },
+    Stage {
+        name: "restarts",
+        about: "a broker restarted a hundred times under a hundred tasks that publish at QoS 2",
+        run: cargo::restarts,
+    },
     Stage { name: "resets", about: "firmware on flash, its emulator killed a hundred times", run: images::resets },
 ];
 
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
         Some("picture") => picture::run(),
         Some("bench") => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("verify") => stages::run_all(VERIFY, Time::Unlimited),
-        Some(name) => match STAGES.iter().find(|stage| stage.name == name) {
+        Some(name) => match STAGES.iter().chain(VERIFY).find(|stage| stage.name == name) {
             Some(stage) => (stage.run)(),
             None => {
                 eprintln!("no stage is called `{name}`\n");
@@ -110,7 +115,8 @@ fn usage() {
     eprintln!(
         "usage: cargo xtask test     every stage below, then `N passed, M failed`\n       cargo xtask verify   the same promises, in more cases\n       cargo xtask picture  draws the demo for README.md\n       cargo xtask bench    what a message costs, beside other clients (--quick, --write)\n       cargo xtask STAGE\n"
     );
-    for stage in STAGES {
+    let is_extra = |stage: &&Stage| STAGES.iter().all(|other| other.name != stage.name);
+    for stage in STAGES.iter().chain(VERIFY.iter().filter(is_extra)) {
         eprintln!("  {:<12}{}", stage.name, stage.about);
     }
 }

@@ -108,8 +108,10 @@ impl<'s> Shared<'s> {
         self.with(|session| session.publish(publish))
     }
 
-    /// Accepts a message, and waits until there is room for it: not for the network. Dropped before it has returned, it
-    /// has done nothing.
+    /// Accepts a message, and waits until there is room for it: not for the network.
+    ///
+    /// # Cancel safety
+    /// Safe: dropped before it is ready, it has done nothing.
     ///
     /// # Errors
     /// Any [`PublishError`] but [`Full`](PublishError::Full).
@@ -188,6 +190,10 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
     ///
     /// `inbox` is the one that the connection was opened with.
     ///
+    /// # Cancel safety
+    /// As safe as dropping the stream's own `read`, which is all that it waits for besides room; of the session nothing
+    /// is lost.
+    ///
     /// # Errors
     /// The connection is over.
     pub async fn next<'b>(&mut self, inbox: &'b mut Inbox<'_>) -> Result<Event<'b>, LinkError<R::Error>> {
@@ -255,6 +261,10 @@ pub struct Pump<'h, 's, W, C> {
 impl<W: Write, C: Clock> Pump<'_, '_, W, C> {
     /// Writes what is to be sent until the connection is over.
     ///
+    /// # Cancel safety
+    /// Dropped, it may leave part of a packet behind, so the connection has to end with it. The session goes on with the
+    /// next one, and sends again what is unacknowledged.
+    ///
     /// # Errors
     /// Always ends with one: [`LinkError::Closed`] after [`Shared::close`], which is not a failure.
     pub async fn run(self) -> LinkError<W::Error> {
@@ -263,6 +273,9 @@ impl<W: Write, C: Clock> Pump<'_, '_, W, C> {
 
     /// As [`run`](Self::run), through a buffer of the caller's, and with external payloads: `supply` is given the key,
     /// the offset and room, fills it and says how much it has written.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
     pub async fn run_with(
         mut self,
         out: &mut [u8],

@@ -109,7 +109,7 @@ async fn ledgers_agree_over_eight_restarts_without_threads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute: cargo test -p dunlin --features tokio --test main -- --ignored hundred_restarts --nocapture"]
+#[ignore = "takes a minute: a stage of `cargo xtask verify`"]
 async fn ledgers_agree_over_a_hundred_restarts() {
     ledgers_agree(100).await;
 }

@@ -17,8 +17,8 @@ use super::socket::{Kind, Polled, Readiness};
 use super::wait::wait;
 use crate::host::pump::{Next, Pump};
 use crate::host::{
-    Builder, Delivery, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Payload, Pending, Reason, Stats,
-    Ticket, with_payload,
+    AnswerWait, Builder, Delivery, DeliveryWait, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Payload,
+    Pending, Reason, Stats, Ticket, with_payload,
 };
 use crate::transport::connection::{Connection, Step};
 use crate::transport::target::Target;
@@ -400,31 +400,27 @@ impl Builder {
 }
 
 impl Delivery {
-    /// Waits until the message is over.
+    /// Waits until the message is over. Any number of threads may wait.
     ///
     /// # Errors
     /// [`Error::Timeout`]: not in this time; the message is still on its way. [`Error::Ended`]: the client ended before.
     pub fn wait(&self, time: Duration) -> Result<Outcome, Error> {
-        let outcome = wait(Some(Instant::now() + time), |waker| self.poll(Some(waker)));
-        outcome.unwrap_or_else(|| {
-            self.leave();
-            Err(Error::Timeout)
-        })
+        let mut place = DeliveryWait { delivery: self, ticket: 0 };
+        let outcome = wait(Some(Instant::now() + time), |waker| self.poll(Some((&mut place.ticket, waker))));
+        outcome.unwrap_or(Err(Error::Timeout))
     }
 }
 
 impl Pending {
     /// Waits for the server's answer: for each filter the quality of service that it grants, `None` where it refused;
-    /// empty for an unsubscription. The answer comes once.
+    /// empty for an unsubscription. Any number of threads may wait.
     ///
     /// # Errors
     /// [`Error::Timeout`]: not in this time; the request goes on. [`Error::Ended`]: the client ended before.
     pub fn wait(&self, time: Duration) -> Result<Granted, Error> {
-        let granted = wait(Some(Instant::now() + time), |waker| self.poll(Some(waker)));
-        granted.unwrap_or_else(|| {
-            self.leave();
-            Err(Error::Timeout)
-        })
+        let mut place = AnswerWait { pending: self, ticket: 0 };
+        let granted = wait(Some(Instant::now() + time), |waker| self.poll(Some((&mut place.ticket, waker))));
+        granted.unwrap_or(Err(Error::Timeout))
     }
 }
 

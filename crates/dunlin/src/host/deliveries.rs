@@ -4,13 +4,14 @@
 //! anywhere: one that is not open and not among the odd ones was delivered. So a message that nobody waits for costs
 //! nothing after its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::{Poll, Waker};
 
 use dunlin_core::{PacketId, Replace};
 use rustc_hash::FxHashMap;
 
 use super::by_id::ById;
+use super::waiters::Ticket;
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,16 +68,16 @@ pub(crate) struct Deliveries {
     /// The newest message whose odd end has been dropped from there.
     dropped: u64,
     last: u64,
-    /// Who waits, by the number of the message.
-    wakers: FxHashMap<u64, Waker>,
+    /// Who waits, by the number of the message and that of the wait: several may wait for one message.
+    wakers: BTreeMap<(u64, Ticket), Waker>,
+    last_ticket: Ticket,
 }
 
-/// A message that is over: its number, what it took, the key of its payload, if not zero, and who waits for it.
+/// A message that is over: its number, what it took, and the key of its payload, if not zero.
 pub(crate) struct Ended {
     pub number: u64,
     pub load: Load,
     pub key: u32,
-    pub waker: Option<Waker>,
 }
 
 /// Odd ends that are remembered.
@@ -107,8 +108,8 @@ impl Deliveries {
         self.last
     }
 
-    /// A message is over.
-    pub fn end(&mut self, id: PacketId, outcome: Outcome) -> Option<Ended> {
+    /// A message is over. Adds who waited for it to `wakes`.
+    pub fn end(&mut self, id: PacketId, outcome: Outcome, wakes: &mut Vec<Waker>) -> Option<Ended> {
         let open = self.open.remove(id)?;
         if outcome != Outcome::Delivered {
             if self.odd_order.len() >= ODD
@@ -120,16 +121,23 @@ impl Deliveries {
             self.odd.insert(open.number, outcome);
             self.odd_order.push_back(open.number);
         }
-        let waker = if self.wakers.is_empty() { None } else { self.wakers.remove(&open.number) };
+        if !self.wakers.is_empty() {
+            let waits = (open.number, Ticket::MIN)..=(open.number, Ticket::MAX);
+            wakes.extend(self.wakers.extract_if(waits, |_, _| true).map(|(_, waker)| waker));
+        }
         let load = Load { count: 1, arena: open.arena as usize, bytes: open.bytes as usize };
-        Some(Ended { number: open.number, load, key: open.key, waker })
+        Some(Ended { number: open.number, load, key: open.key })
     }
 
     /// How the message ended, if it is over.
-    pub fn poll(&mut self, id: PacketId, number: u64, waker: Option<&Waker>) -> Poll<Outcome> {
+    pub fn poll(&mut self, id: PacketId, number: u64, wait: Option<(&mut Ticket, &Waker)>) -> Poll<Outcome> {
         if self.open.get(id).is_some_and(|open| open.number == number) {
-            if let Some(waker) = waker {
-                self.wakers.insert(number, waker.clone());
+            if let Some((ticket, waker)) = wait {
+                if *ticket == 0 {
+                    self.last_ticket += 1;
+                    *ticket = self.last_ticket;
+                }
+                self.wakers.insert((number, *ticket), waker.clone());
             }
             return Poll::Pending;
         }
@@ -139,9 +147,9 @@ impl Deliveries {
         Poll::Ready(odd.or(unknown).unwrap_or(Outcome::Delivered))
     }
 
-    /// Nobody waits for the message any more.
-    pub fn leave(&mut self, number: u64) {
-        self.wakers.remove(&number);
+    /// This wait for the message is given up.
+    pub fn leave(&mut self, number: u64, ticket: Ticket) {
+        self.wakers.remove(&(number, ticket));
     }
 
     /// The oldest message that may be pushed out; asked again, the next one.
@@ -168,6 +176,6 @@ impl Deliveries {
     }
 
     pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
-        self.wakers.drain().map(|(_, waker)| waker)
+        std::mem::take(&mut self.wakers).into_values()
     }
 }

@@ -826,7 +826,7 @@ impl State {
 
     /// A message at QoS 1 or 2 is over.
     fn end(&mut self, id: PacketId, outcome: Outcome) {
-        let Some(Ended { number, load, key, waker }) = self.deliveries.end(id, outcome) else { return };
+        let Some(Ended { number, load, key }) = self.deliveries.end(id, outcome, &mut self.wakes) else { return };
         self.load = self.load.minus(load);
         if key != 0 {
             self.payloads.remove(&key);
@@ -836,7 +836,6 @@ impl State {
             Outcome::Forgotten => self.events.push(Event::Forgotten(number)),
             Outcome::Replaced => self.events.push(Event::Replaced(number)),
         }
-        self.wakes.extend(waker);
     }
 
     /// The session has nothing more to send now. Messages at QoS 0 have left, but for those behind one at QoS 1 or 2
@@ -883,23 +882,27 @@ impl Delivery {
         }
     }
 
-    /// Resolves when the message is over, or will never be. Dropping the future loses nothing.
+    /// Resolves when the message is over, or will never be. Any number of tasks may wait.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future loses nothing.
     ///
     /// # Errors
     /// [`Error::Ended`]: the client ended before.
     pub async fn confirmed(&self) -> Result<Outcome, Error> {
-        let _leave = Leave(self);
-        std::future::poll_fn(|cx| self.poll(Some(cx.waker()))).await
+        let mut wait = DeliveryWait { delivery: self, ticket: 0 };
+        std::future::poll_fn(|cx| self.poll(Some((&mut wait.ticket, cx.waker())))).await
     }
 
-    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Poll<Result<Outcome, Error>> {
+    pub(crate) fn poll(&self, wait: Option<(&mut Ticket, &Waker)>) -> Poll<Result<Outcome, Error>> {
         let Some((host, id)) = &self.open else { return Poll::Ready(Ok(Outcome::Delivered)) };
         let mut state = host.state();
-        match (state.deliveries.poll(*id, self.number, waker), &state.ended) {
+        let is_wait = wait.is_some();
+        match (state.deliveries.poll(*id, self.number, wait), &state.ended) {
             (Poll::Ready(outcome), _) => Poll::Ready(Ok(outcome)),
             (Poll::Pending, Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
             (Poll::Pending, None) => {
-                let driver = if waker.is_some() { host.if_starving(&mut state) } else { None };
+                let driver = if is_wait { host.if_starving(&mut state) } else { None };
                 drop(state);
                 wake(driver);
                 Poll::Pending
@@ -908,32 +911,29 @@ impl Delivery {
     }
 }
 
-impl Delivery {
-    /// A wait is given up.
-    pub(crate) fn leave(&self) {
-        if let Some((host, _)) = &self.open {
-            host.state().deliveries.leave(self.number);
+/// A wait for a delivery, which ends when it is dropped.
+pub(crate) struct DeliveryWait<'a> {
+    pub delivery: &'a Delivery,
+    pub ticket: Ticket,
+}
+
+impl Drop for DeliveryWait<'_> {
+    fn drop(&mut self) {
+        if let (Some((host, _)), true) = (&self.delivery.open, self.ticket != 0) {
+            host.state().deliveries.leave(self.delivery.number, self.ticket);
         }
     }
 }
 
-/// A wait for a delivery, which ends when it is dropped.
-struct Leave<'a>(&'a Delivery);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
 impl Pending {
-    pub(crate) fn poll(&self, waker: Option<&Waker>) -> Poll<Result<Granted, Error>> {
+    pub(crate) fn poll(&self, wait: Option<(&mut Ticket, &Waker)>) -> Poll<Result<Granted, Error>> {
         let mut state = self.host.state();
-        match (state.requests.poll(self.number, waker), &state.ended) {
+        let is_wait = wait.is_some();
+        match (state.requests.poll(self.number, wait), &state.ended) {
             (Poll::Ready(granted), _) => Poll::Ready(Ok(granted)),
             (Poll::Pending, Some(reason)) => Poll::Ready(Err(Error::Ended(reason.clone()))),
             (Poll::Pending, None) => {
-                let driver = if waker.is_some() { self.host.if_starving(&mut state) } else { None };
+                let driver = if is_wait { self.host.if_starving(&mut state) } else { None };
                 drop(state);
                 wake(driver);
                 Poll::Pending
@@ -942,27 +942,30 @@ impl Pending {
     }
 
     /// Resolves with what the server granted for each filter: the quality of service, or `None` where it refused. Empty
-    /// for an unsubscription. Dropping the future loses nothing; the answer comes once.
+    /// for an unsubscription. Any number of tasks may wait.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future loses nothing.
     ///
     /// # Errors
     /// [`Error::Ended`]: the client ended before.
     pub async fn answered(&self) -> Result<Vec<Option<QoS>>, Error> {
-        let _leave = LeaveAnswer(self);
-        std::future::poll_fn(|cx| self.poll(Some(cx.waker()))).await
-    }
-
-    /// A wait is given up.
-    pub(crate) fn leave(&self) {
-        self.host.state().requests.leave(self.number);
+        let mut wait = AnswerWait { pending: self, ticket: 0 };
+        std::future::poll_fn(|cx| self.poll(Some((&mut wait.ticket, cx.waker())))).await
     }
 }
 
 /// A wait for an answer, which ends when it is dropped.
-struct LeaveAnswer<'a>(&'a Pending);
+pub(crate) struct AnswerWait<'a> {
+    pub pending: &'a Pending,
+    pub ticket: Ticket,
+}
 
-impl Drop for LeaveAnswer<'_> {
+impl Drop for AnswerWait<'_> {
     fn drop(&mut self) {
-        self.0.leave();
+        if self.ticket != 0 {
+            self.pending.host.state().requests.leave(self.pending.number, &mut self.ticket);
+        }
     }
 }
 

@@ -352,15 +352,11 @@ impl Pump {
             }
             Happened::Subscribed(subscribed) => {
                 if let Request::Filters(id) = subscribed.request {
-                    let (refused, waker) = state.requests.answer(id, subscribed.codes.granted().collect());
+                    let refused = state.requests.answer(id, subscribed.codes.granted().collect(), &mut state.wakes);
                     state.events.extend(refused.into_iter().map(|filter| Event::SubscriptionRefused { filter }));
-                    state.wakes.extend(waker);
                 }
             }
-            Happened::Unsubscribed(id) => {
-                let (_, waker) = state.requests.answer(id, Vec::new());
-                state.wakes.extend(waker);
-            }
+            Happened::Unsubscribed(id) => _ = state.requests.answer(id, Vec::new(), &mut state.wakes),
             Happened::Skipped { qos, len } => state.events.push(Event::Skipped { qos, len }),
             _ => {}
         }

@@ -6,6 +6,8 @@ use std::task::{Poll, Waker};
 use dunlin_core::{PacketId, QoS};
 use rustc_hash::FxHashMap;
 
+use super::waiters::{Ticket, Waiters};
+
 /// The answer: for each filter what was granted; nothing for an unsubscription.
 pub(crate) type Granted = Vec<Option<QoS>>;
 
@@ -23,7 +25,7 @@ pub(crate) struct Requests {
 struct Awaited {
     id: PacketId,
     answer: Option<Granted>,
-    waker: Option<Waker>,
+    waiters: Waiters,
 }
 
 impl Requests {
@@ -34,12 +36,12 @@ impl Requests {
             self.filters.insert(id, filters);
         }
         self.unanswered.insert(id, self.last);
-        self.awaited.insert(self.last, Awaited { id, answer: None, waker: None });
+        self.awaited.insert(self.last, Awaited { id, answer: None, waiters: Waiters::default() });
         self.last
     }
 
-    /// SUBACK or UNSUBACK. Gives the filters that were refused, and who waits.
-    pub fn answer(&mut self, id: PacketId, granted: Granted) -> (Vec<String>, Option<Waker>) {
+    /// SUBACK or UNSUBACK. Gives the filters that were refused, and adds who waited to `wakes`.
+    pub fn answer(&mut self, id: PacketId, granted: Granted, wakes: &mut Vec<Waker>) -> Vec<String> {
         let mut refused = Vec::new();
         let named = self.filters.get(&id).filter(|filters| filters.len() == granted.len()).cloned();
         if let (Some(named), Some(filters)) = (named, self.filters.get_mut(&id)) {
@@ -57,13 +59,12 @@ impl Requests {
             }
             self.filters.retain(|_, filters| !filters.is_empty());
         }
-        let awaited = self.unanswered.remove(&id).and_then(|number| self.awaited.get_mut(&number));
-        let waker = awaited.and_then(|awaited| {
+        if let Some(awaited) = self.unanswered.remove(&id).and_then(|number| self.awaited.get_mut(&number)) {
             awaited.answer = Some(granted);
-            awaited.waker.take()
-        });
-        self.waiting -= usize::from(waker.is_some());
-        (refused, waker)
+            self.waiting -= awaited.waiters.len();
+            wakes.extend(awaited.waiters.take(usize::MAX));
+        }
+        refused
     }
 
     /// A filter is not subscribed to any more.
@@ -74,32 +75,32 @@ impl Requests {
         });
     }
 
-    /// The answer, once; `Pending` until it is there.
-    pub fn poll(&mut self, number: u64, waker: Option<&Waker>) -> Poll<Granted> {
+    /// The answer; `Pending` until it is there.
+    pub fn poll(&mut self, number: u64, wait: Option<(&mut Ticket, &Waker)>) -> Poll<Granted> {
         let Some(awaited) = self.awaited.get_mut(&number) else { return Poll::Ready(Granted::new()) };
-        if let Some(granted) = awaited.answer.take() {
-            self.awaited.remove(&number);
-            return Poll::Ready(granted);
+        if let Some(granted) = &awaited.answer {
+            return Poll::Ready(granted.clone());
         }
-        if let Some(waker) = waker {
-            self.waiting += usize::from(awaited.waker.is_none());
-            awaited.waker = Some(waker.clone());
+        if let Some((ticket, waker)) = wait {
+            let before = awaited.waiters.len();
+            awaited.waiters.wait(ticket, waker);
+            self.waiting += awaited.waiters.len() - before;
         }
         Poll::Pending
     }
 
-    /// Nobody waits at the moment.
-    pub fn leave(&mut self, number: u64) {
-        let waker = self.awaited.get_mut(&number).and_then(|awaited| awaited.waker.take());
-        self.waiting -= usize::from(waker.is_some());
+    /// This wait is given up.
+    pub fn leave(&mut self, number: u64, ticket: &mut Ticket) {
+        if let Some(awaited) = self.awaited.get_mut(&number) {
+            self.waiting -= usize::from(awaited.waiters.leave(ticket));
+        }
     }
 
-    /// The token is gone; the request goes on.
+    /// The token is gone, and with it all who waited; the request goes on.
     pub fn drop_token(&mut self, number: u64) {
-        self.leave(number);
-        if let Some(awaited) = self.awaited.remove(&number)
-            && self.unanswered.get(&awaited.id) == Some(&number)
-        {
+        let Some(awaited) = self.awaited.remove(&number) else { return };
+        self.waiting -= awaited.waiters.len();
+        if self.unanswered.get(&awaited.id) == Some(&number) {
             self.unanswered.remove(&awaited.id);
         }
     }
@@ -117,6 +118,6 @@ impl Requests {
 
     pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
         self.waiting = 0;
-        self.awaited.values_mut().filter_map(|awaited| awaited.waker.take())
+        self.awaited.values_mut().flat_map(|awaited| awaited.waiters.take(usize::MAX))
     }
 }

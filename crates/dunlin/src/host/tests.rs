@@ -216,7 +216,7 @@ fn a_driver_whose_messages_nobody_takes_reads_on_only_while_somebody_waits_for_a
     let Poll::Ready(Ok(delivery)) = world.publish(&Publish::new("out", b"").at_least_once()) else { panic!() };
     let _ = world.run(usize::MAX);
     assert_eq!((world.host.stats().waiting, delivery.outcome()), (4, None));
-    assert!(delivery.poll(Some(Waker::noop())).is_pending());
+    assert!(delivery.poll(Some((&mut 0, Waker::noop()))).is_pending());
     assert!(!world.pump.park(Waker::noop()), "somebody waits");
     let _ = world.run(usize::MAX);
     assert_eq!(delivery.outcome(), Some(Outcome::Delivered));
@@ -252,7 +252,7 @@ fn a_number_knows_how_its_message_ended_when_the_identifier_has_another_owner() 
     let load = Load::default();
     let mut pass = |outcome| {
         let number = deliveries.add(id, load, None, Replace::Nothing);
-        deliveries.end(id, outcome);
+        deliveries.end(id, outcome, &mut Vec::new());
         number
     };
     let odd = [pass(Outcome::Forgotten), pass(Outcome::Replaced)];
@@ -307,4 +307,58 @@ fn by_default_as_many_exchanges_are_open_as_there_are_identifiers() {
         came += world.received().len();
     }
     assert_eq!(came, usize::from(u16::MAX));
+}
+
+/// Counts how often it is called.
+#[derive(Default)]
+struct Calls(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Runs `poll` of two futures of one kind, drops a third that waited, lets something happen, and sees both woken and ready.
+fn all_who_wait<T: PartialEq + fmt::Debug>(future: impl Fn() -> Boxed<T>, happen: impl FnOnce()) -> T {
+    let calls = [(); 3].map(|()| Arc::new(Calls::default()));
+    let wakers = calls.clone().map(Waker::from);
+    let mut futures = [future(), future(), future()];
+    let poll = |future: &mut Boxed<T>, waker| future.as_mut().poll(&mut std::task::Context::from_waker(waker));
+    for (future, waker) in futures.iter_mut().zip(&wakers) {
+        assert_eq!(poll(future, waker), Poll::Pending);
+    }
+    let [mut first, mut second, given_up] = futures;
+    drop(given_up);
+    happen();
+    assert_eq!(calls.map(|calls| calls.0.load(std::sync::atomic::Ordering::Relaxed)), [1, 1, 0]);
+    let [Poll::Ready(result), Poll::Ready(same)] = [poll(&mut first, &wakers[0]), poll(&mut second, &wakers[1])] else {
+        panic!("woken and not ready")
+    };
+    assert_eq!(result, same);
+    result
+}
+
+type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T>>>;
+
+#[test]
+fn all_who_wait_for_one_message_or_answer_are_woken_and_one_who_gives_up_disturbs_nobody() {
+    let mut world = World::new(builder());
+    world.open();
+    let _ = world.run(usize::MAX);
+    let Poll::Ready(Ok(delivery)) = world.publish(&Publish::new("a", b"x").exactly_once()) else { panic!() };
+    let pending = world.host.subscribe(&[("b", QoS::AtLeastOnce)]).unwrap();
+    let (delivery, pending) = (Arc::new(delivery), Arc::new(pending));
+    let delivered = || {
+        let delivery = delivery.clone();
+        Box::pin(async move { delivery.confirmed().await.unwrap() }) as Boxed<_>
+    };
+    let answered = || {
+        let pending = pending.clone();
+        Box::pin(async move { pending.answered().await.unwrap() }) as Boxed<_>
+    };
+    let mut granted = Vec::new();
+    let outcome = all_who_wait(delivered, || granted = all_who_wait(answered, || drop(world.run(usize::MAX))));
+    assert_eq!((outcome, granted), (Outcome::Delivered, vec![Some(QoS::AtLeastOnce)]));
+    assert!(!world.host.state().is_waited_for());
 }
