@@ -11,7 +11,7 @@ use super::payload::Payload;
 use super::received::Message;
 #[cfg(feature = "tokio")]
 use super::received::{Batch, Event};
-use super::{Delivery, Error, Host, Ticket};
+use super::{Delivery, Error, Host, Pending, Ticket};
 
 impl Host {
     pub async fn publish(
@@ -56,18 +56,25 @@ impl Host {
 
     /// Subscribes, and waits for what the server grants.
     pub async fn subscribe_one(self: &Arc<Self>, filter: &str, qos: QoS) -> Result<QoS, Error> {
-        let granted = self.subscribe(&[(filter, qos)])?.answered().await?;
-        granted.first().copied().flatten().ok_or_else(|| Error::SubscriptionRefused(filter.to_owned()))
+        self.subscribe(&[(filter, qos)])?.granted_one(filter).await
     }
 
     /// Publishes `request`, and waits for the next message on `reply_topic`.
     pub async fn request(self: &Arc<Self>, request: &Publish<'_>, reply_topic: &str) -> Result<Message, Error> {
-        let reply = self.expect_reply(reply_topic)?;
-        if reply.must_subscribe() {
-            self.subscribe_one(reply_topic, request.qos()).await?;
+        let (reply, pending) = self.expect_reply(reply_topic, request.qos())?;
+        if let Some(pending) = pending {
+            pending.granted_one(reply_topic).await?;
         }
         drop(self.publish(request, None, Replace::Nothing).await?);
         poll_fn(|cx| reply.poll(cx.waker())).await
+    }
+}
+
+impl Pending {
+    /// What the server grants for `filter`, the only one that was asked for.
+    async fn granted_one(self, filter: &str) -> Result<QoS, Error> {
+        let granted = self.answered().await?;
+        granted.first().copied().flatten().ok_or_else(|| Error::SubscriptionRefused(filter.to_owned()))
     }
 }
 

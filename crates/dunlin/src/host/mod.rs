@@ -373,12 +373,9 @@ impl Host {
 
     pub fn subscribe(self: &Arc<Self>, filters: &[(&str, QoS)]) -> Result<Pending, Error> {
         let mut state = self.state();
-        state.check_open()?;
-        let (id, texts) = subscribe(&mut state.session, filters)?;
-        #[cfg(feature = "store")]
-        state.durable.iter_mut().for_each(|durable| durable.subscribe(filters));
-        let filters = texts;
-        let number = state.requests.add(id, filters.clone());
+        let (number, filters) = state.subscribe(filters)?;
+        // What was subscribed to for an answer alone belongs to the application from now on.
+        filters.iter().for_each(|filter| state.replies.keep(filter));
         let driver = state.call_driver();
         drop(state);
         wake(driver);
@@ -387,12 +384,7 @@ impl Host {
 
     pub fn unsubscribe(self: &Arc<Self>, filters: &[&str]) -> Result<Pending, Error> {
         let mut state = self.state();
-        state.check_open()?;
-        let id = state.session.on(|session| session.unsubscribe(filters))?;
-        #[cfg(feature = "store")]
-        state.durable.iter_mut().for_each(|durable| durable.unsubscribe(filters));
-        state.requests.forget(filters);
-        let number = state.requests.add(id, Vec::new());
+        let number = state.unsubscribe(filters)?;
         let driver = state.call_driver();
         drop(state);
         wake(driver);
@@ -621,6 +613,25 @@ impl State {
     fn call_driver(&mut self) -> Option<Waker> {
         self.is_dirty = true;
         self.parked.take()
+    }
+
+    /// Subscribes; gives the number of the request, and the filters.
+    fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Result<(u64, Vec<String>), Error> {
+        self.check_open()?;
+        let (id, texts) = subscribe(&mut self.session, filters)?;
+        #[cfg(feature = "store")]
+        self.durable.iter_mut().for_each(|durable| durable.subscribe(filters));
+        Ok((self.requests.add(id, texts.clone()), texts))
+    }
+
+    /// Unsubscribes; gives the number of the request.
+    fn unsubscribe(&mut self, filters: &[&str]) -> Result<u64, Error> {
+        self.check_open()?;
+        let id = self.session.on(|session| session.unsubscribe(filters))?;
+        #[cfg(feature = "store")]
+        self.durable.iter_mut().for_each(|durable| durable.unsubscribe(filters));
+        self.requests.forget(filters);
+        Ok(self.requests.add(id, Vec::new()))
     }
 
     /// Whether somebody waits for what only the server can answer.

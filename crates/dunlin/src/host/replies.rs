@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use dunlin_core::topic::is_name;
+use dunlin_core::{PublishError, QoS};
 use rustc_hash::FxHashMap;
 
 use super::error::Error;
 use super::received::Message;
-use super::{Host, wake};
+use super::{Host, Pending, wake};
 
 #[derive(Default)]
 pub(crate) struct Replies {
@@ -41,7 +43,6 @@ pub(crate) struct Reply {
     host: Arc<Host>,
     topic: String,
     number: u64,
-    must_subscribe: bool,
 }
 
 impl Replies {
@@ -62,17 +63,31 @@ impl Replies {
         waiting.waker.take()
     }
 
+    /// The subscription to this topic stays when nobody waits for answers there any more.
+    pub fn keep(&mut self, topic: &str) {
+        if let Some(topic) = self.topics.get_mut(topic) {
+            topic.is_subscribed = false;
+        }
+    }
+
     pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
         self.waiting.values_mut().filter_map(|waiting| waiting.waker.take())
     }
 }
 
 impl Host {
-    /// From now on the next message on this topic, unless it is a retained one, is an answer.
-    pub fn expect_reply(self: &Arc<Self>, topic: &str) -> Result<Reply, Error> {
+    /// From now on the next message on this topic, unless it is a retained one, is an answer. Subscribes if no filter
+    /// covers the topic.
+    pub fn expect_reply(self: &Arc<Self>, topic: &str, qos: QoS) -> Result<(Reply, Option<Pending>), Error> {
+        if !is_name(topic) {
+            return Err(PublishError::InvalidTopic.into());
+        }
         let mut state = self.state();
         state.check_open()?;
+        // All with one lock, so that nobody unsubscribes in between.
         let is_covered = state.requests.covers(topic);
+        let request = if is_covered { None } else { Some(state.subscribe(&[(topic, qos)])?) };
+        let driver = request.as_ref().and_then(|_| state.call_driver());
         let replies = &mut state.replies;
         replies.last += 1;
         let number = replies.last;
@@ -81,16 +96,14 @@ impl Host {
         entry.queue.push_back(number);
         entry.count += 1;
         entry.is_subscribed |= !is_covered;
-        Ok(Reply { host: self.clone(), topic: topic.to_owned(), number, must_subscribe: !is_covered })
+        drop(state);
+        wake(driver);
+        let pending = request.map(|(number, filters)| Pending { host: self.clone(), number, filters });
+        Ok((Reply { host: self.clone(), topic: topic.to_owned(), number }, pending))
     }
 }
 
 impl Reply {
-    /// Whether no subscription covers the topic.
-    pub fn must_subscribe(&self) -> bool {
-        self.must_subscribe
-    }
-
     pub fn poll(&self, waker: &Waker) -> Poll<Result<Message, Error>> {
         let mut state = self.host.state();
         let Some(waiting) = state.replies.waiting.get_mut(&self.number) else { return Poll::Pending };
@@ -121,10 +134,14 @@ impl Drop for Reply {
         }
         let is_subscribed = topic.is_subscribed;
         state.replies.topics.remove(&self.topic);
-        drop(state);
-        if is_subscribed {
-            // Without room for the request the subscription stays, which does no harm.
-            let _ = self.host.unsubscribe(&[&self.topic]);
+        if !is_subscribed {
+            return;
         }
+        // Without room for the request the subscription stays, which does no harm.
+        let Ok(number) = state.unsubscribe(&[&self.topic]) else { return };
+        state.requests.drop_token(number);
+        let driver = state.call_driver();
+        drop(state);
+        wake(driver);
     }
 }

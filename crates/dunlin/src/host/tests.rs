@@ -362,3 +362,33 @@ fn all_who_wait_for_one_message_or_answer_are_woken_and_one_who_gives_up_disturb
     assert_eq!((outcome, granted), (Outcome::Delivered, vec![Some(QoS::AtLeastOnce)]));
     assert!(!world.host.state().is_waited_for());
 }
+
+#[test]
+fn what_an_application_subscribes_to_while_it_waits_for_an_answer_there_stays() {
+    let mut world = World::new(builder());
+    world.open();
+    let _ = world.run(usize::MAX);
+    let subscriptions = |world: &mut World| {
+        let _ = world.run(usize::MAX);
+        world.broker.subscriptions("client").into_iter().map(|(filter, _)| filter).collect::<Vec<_>>()
+    };
+    let (reply, pending) = world.host.expect_reply("answer/1", QoS::AtLeastOnce).unwrap();
+    assert!(pending.is_some());
+    assert_eq!(subscriptions(&mut world), ["answer/1"]);
+    drop(reply);
+    assert!(subscriptions(&mut world).is_empty());
+
+    let (reply, _pending) = world.host.expect_reply("answer/2", QoS::AtLeastOnce).unwrap();
+    let (second, pending) = world.host.expect_reply("answer/2", QoS::AtLeastOnce).unwrap();
+    assert!(pending.is_none(), "one subscription is enough for two");
+    drop(reply);
+    assert_eq!(subscriptions(&mut world), ["answer/2"]);
+    let _ = world.host.subscribe(&[("answer/2", QoS::AtLeastOnce)]).unwrap();
+    drop(second);
+    assert_eq!(subscriptions(&mut world), ["answer/2"]);
+
+    assert!(matches!(
+        world.host.expect_reply("answer/+", QoS::AtLeastOnce),
+        Err(Error::Publish(PublishError::InvalidTopic))
+    ));
+}
