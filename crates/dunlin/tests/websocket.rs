@@ -204,6 +204,32 @@ async fn a_text_frame_closes_the_connection() {
     assert_eq!(refusal(Manner::Text).await, WebSocketError::NotBinary);
 }
 
+#[test]
+fn frames_without_end_that_carry_nothing_stop_nobody() {
+    const PING: [u8; 2] = [0x89, 0];
+    const EMPTY: [u8; 2] = [0x82, 0];
+    for frame in [PING, EMPTY] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let (report, closed) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut socket = accept(listener.accept().unwrap().0, Manner::Proper, &Mutex::default()).unwrap();
+            assert!(matches!(socket.read(), Ok(Message::Binary(_))));
+            socket.send(Message::Binary(b"\x20\x02\x00\x00".to_vec().into())).unwrap();
+            let mut stream = socket.into_inner();
+            let mut reader = stream.try_clone().unwrap();
+            thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            let flood = frame.repeat(500_000);
+            while stream.write_all(&flood).is_ok() {}
+            report.send(()).unwrap();
+        });
+        let client = blocking::Client::builder(&url, "ws").connect().unwrap();
+        let _ = client.publish(&Publish::new("a", b"").at_least_once()).unwrap();
+        assert!(matches!(client.close(Duration::from_millis(100)), Err(Error::Unfinished(1))));
+        closed.recv_timeout(Duration::from_secs(30)).expect("the end of the stream");
+    }
+}
+
 #[cfg(feature = "rustls")]
 #[tokio::test]
 async fn a_secure_websocket_is_one_over_tls() {

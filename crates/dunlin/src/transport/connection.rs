@@ -87,10 +87,15 @@ impl Connection {
                 },
                 Phase::Goodbye { stream, until, reason } => {
                     let (until, reason) = (*until, reason.clone());
-                    return match drain(stream.as_mut()) {
-                        true if pump.host().now() < until => Step::Sleep(Some(until)),
-                        _ => self.end(reason),
-                    };
+                    // A server that never stops sending is not waited for either.
+                    while pump.host().now() < until {
+                        match drain(stream.as_mut()) {
+                            Drained::Some => {}
+                            Drained::Nothing => return Step::Sleep(Some(until)),
+                            Drained::All => break,
+                        }
+                    }
+                    return self.end(reason);
                 }
                 Phase::Over => return Step::Over(Reason::ServerClosed),
             }
@@ -156,17 +161,22 @@ fn write(stream: &mut dyn Stream, pump: &mut Pump) -> io::Result<(bool, bool)> {
     }
 }
 
-/// Reads what is there and forgets it. Whether more may come.
-fn drain(stream: &mut dyn Stream) -> bool {
+/// What was there to be read and forgotten.
+enum Drained {
+    Some,
+    Nothing,
+    /// And nothing will come any more.
+    All,
+}
+
+fn drain(stream: &mut dyn Stream) -> Drained {
     let _ = stream.flush();
-    let mut unread = [0; 4096];
-    loop {
-        match stream.read(&mut unread) {
-            Ok(0) => return false,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() == ErrorKind::WouldBlock,
-        }
+    match stream.read(&mut [0; 4096]) {
+        Ok(0) => Drained::All,
+        Ok(_) => Drained::Some,
+        Err(error) if error.kind() == ErrorKind::Interrupted => Drained::Some,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Drained::Nothing,
+        Err(_) => Drained::All,
     }
 }
 
@@ -176,4 +186,49 @@ fn is_transient(error: &io::Error) -> bool {
 
 fn timed_out() -> Reason {
     io::Error::new(ErrorKind::TimedOut, "the server did not answer in time").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::host::{Builder, Host};
+
+    /// There is always more to read.
+    struct Flood;
+
+    impl Read for Flood {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+    }
+
+    impl Write for Flood {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Flood {
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_server_that_never_stops_sending_is_left_all_the_same() {
+        let (_, settings) = Builder::new("mqtt://localhost", "client").finish().unwrap();
+        let host = Arc::new(Host::new(settings, std::time::Instant::now).unwrap());
+        let until = host.now().after_millis(50);
+        let mut pump = Pump::new(host, false);
+        let phase = Phase::Goodbye { stream: Box::new(Flood), until, reason: Reason::Closed };
+        let mut connection = Connection { phase };
+        assert!(matches!(connection.go_on(&mut pump, Waker::noop()), Step::Over(Reason::Closed)));
+    }
 }

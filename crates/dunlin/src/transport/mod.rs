@@ -20,7 +20,8 @@ use std::io::{self, Read, Write};
 use crate::host::Reason;
 use target::Plan;
 
-/// A stream that never blocks. When it has said `WouldBlock`, whoever drives it is woken as soon as it can go on. What
+/// A stream that never blocks. When it has said `WouldBlock`, whoever drives it is woken as soon as it can go on; it says
+/// `Interrupted` when something came that carries no bytes, so that nobody can keep its driver from all else. What
 /// `write` has taken may wait inside for room below, until `flush` says `Ok`.
 pub(crate) trait Stream: Read + Write + Send + 'static {
     /// Tells the other side that nothing more comes from here.

@@ -26,6 +26,9 @@ pub(crate) struct TlsStream {
 /// Most bytes that wait encrypted; a whole output of the session fits.
 const BUFFER: usize = 256 * 1024;
 
+/// Reads in a row that may bring nothing but what TLS says to itself; more than any server needs for its tickets.
+const EMPTY: usize = 64;
+
 impl TlsStream {
     /// Goes through the handshake.
     pub async fn open(socket: Box<dyn Stream>, handshake: Handshake) -> Result<Self, Reason> {
@@ -98,7 +101,7 @@ impl TlsStream {
 
 impl Read for TlsStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
+        for _ in 0..EMPTY {
             match self.tls.reader().read(buf) {
                 Ok(n) => {
                     self.is_accepted |= n > 0;
@@ -110,6 +113,7 @@ impl Read for TlsStream {
             }
             self.pull()?;
         }
+        Err(ErrorKind::Interrupted.into())
     }
 }
 

@@ -60,7 +60,7 @@ impl WsStream {
 
 impl Read for WsStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
+        if self.rest.is_empty() {
             match self.socket.read() {
                 Ok(Message::Binary(bytes)) => self.rest = bytes,
                 // [MQTT-6.0.0-1] Anything but binary frames ends the connection.
@@ -76,6 +76,9 @@ impl Read for WsStream {
                 Err(error) if is_end(&error) => return Ok(0),
                 Err(error) => return Err(named(error)),
             }
+        }
+        if self.rest.is_empty() {
+            return Err(ErrorKind::Interrupted.into());
         }
         let n = self.rest.len().min(buf.len());
         buf[..n].copy_from_slice(&self.rest.split_to(n));
