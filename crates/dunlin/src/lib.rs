@@ -64,6 +64,8 @@ pub mod blocking;
 pub mod client;
 #[cfg(feature = "std")]
 pub mod host;
+#[cfg(feature = "std")]
+mod limit;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 pub mod reconnect;

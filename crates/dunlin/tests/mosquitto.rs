@@ -533,3 +533,20 @@ fn a_backlog_arrives_once_and_in_order_with_room_for_a_part_of_it() {
     }
     client.close(LONG).unwrap();
 }
+
+#[test]
+fn for_ever_is_a_limit_like_any_other() {
+    const FOREVER: Duration = Duration::MAX;
+    let broker = Mosquitto::start();
+    let client = builder(&broker.url(), "patient").timeout(FOREVER).connect_timeout(FOREVER).linger(FOREVER);
+    let client = client.subscribe("a", QoS::AtLeastOnce).connect().unwrap();
+    client.wait_connected(FOREVER).unwrap();
+    assert!(client.next_event_timeout(FOREVER).unwrap().is_some());
+    assert_eq!(client.subscribe("b", QoS::AtLeastOnce).unwrap(), QoS::AtLeastOnce);
+    let delivery = client.publish(&Publish::new("a", b"x").at_least_once()).unwrap();
+    assert_eq!(delivery.wait(FOREVER).unwrap(), Outcome::Delivered);
+    assert_eq!(client.next_timeout(FOREVER).unwrap().unwrap().payload(), b"x");
+    let last = client.publish(&Publish::new("b", b"").exactly_once()).unwrap();
+    client.close(FOREVER).unwrap();
+    assert_eq!(last.outcome(), Some(Outcome::Delivered));
+}

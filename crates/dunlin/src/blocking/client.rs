@@ -20,6 +20,7 @@ use crate::host::{
     AnswerWait, Builder, Delivery, DeliveryWait, EndAnyway, Error, Event, Granted, Host, Message, Outcome, Payload,
     Pending, Reason, Stats, Ticket, with_payload,
 };
+use crate::limit::{ends_at, millis};
 use crate::transport::connection::{Connection, Step};
 use crate::transport::target::Target;
 use crate::transport::tcp;
@@ -151,7 +152,7 @@ impl Client {
     /// # Errors
     /// As [`subscribe`](Self::subscribe) and [`publish`](Self::publish).
     pub fn request(&self, request: &Publish<'_>, reply_topic: &str) -> Result<Message, Error> {
-        let until = Instant::now() + self.host().settings.timeout;
+        let until = ends_at(self.host().settings.timeout);
         let mut answer = pin!(self.host().request(request, reply_topic));
         let answer = wait(Some(until), |waker| answer.as_mut().poll(&mut Context::from_waker(waker)));
         answer.unwrap_or(Err(Error::Timeout))
@@ -215,7 +216,7 @@ impl Client {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_timeout(&self, time: Duration) -> Result<Option<Message>, Error> {
-        self.next_until(Some(Instant::now() + time)).transpose()
+        self.next_until(Some(ends_at(time))).transpose()
     }
 
     /// All messages, until the client ends.
@@ -247,7 +248,7 @@ impl Client {
     /// # Errors
     /// As [`next_event`](Self::next_event).
     pub fn next_event_timeout(&self, time: Duration) -> Result<Option<Event>, Error> {
-        self.next_event_until(Some(Instant::now() + time)).transpose()
+        self.next_event_until(Some(ends_at(time))).transpose()
     }
 
     /// Whether there is a connection now.
@@ -262,7 +263,7 @@ impl Client {
     /// [`Error::Timeout`], or [`Error::Ended`]: there will be none.
     pub fn wait_connected(&self, time: Duration) -> Result<(), Error> {
         let mut ticket = Ticket::default();
-        let until = Some(Instant::now() + time);
+        let until = Some(ends_at(time));
         let result = wait(until, |waker| self.host().poll_connected(&mut ticket, Some(waker)));
         result.unwrap_or_else(|| {
             self.host().leave_connected(&mut ticket);
@@ -286,7 +287,7 @@ impl Client {
         self.host().close(limit);
         let mut ticket = Ticket::default();
         // The thread may be in a name resolver, which takes its time.
-        let until = Some(Instant::now() + limit + GOODBYE);
+        let until = Some(ends_at(limit.saturating_add(GOODBYE)));
         let result = wait(until, |waker| self.host().poll_ended(&mut ticket, Some(waker)));
         result.unwrap_or(Err(Error::Timeout))
     }
@@ -329,7 +330,7 @@ impl Client {
     ) -> Result<Delivery, Error> {
         let mut ticket = Ticket::default();
         let mut publish = |waker: Option<&Waker>| self.host().poll_publish(message, shared, policy, &mut ticket, waker);
-        let until = Instant::now() + self.host().settings.timeout;
+        let until = ends_at(self.host().settings.timeout);
         match wait(Some(until), |waker| publish(Some(waker))) {
             Some(result) => result,
             // Room is announced in batches: at the end of its time a publisher takes what is there.
@@ -374,7 +375,7 @@ impl Drop for Shared {
         let linger = if self.host.is_connected() { self.host.settings.linger } else { Duration::ZERO };
         self.host.close(linger);
         let mut ticket = Ticket::default();
-        wait(Some(Instant::now() + linger + GOODBYE), |waker| self.host.poll_ended(&mut ticket, Some(waker)));
+        wait(Some(ends_at(linger.saturating_add(GOODBYE))), |waker| self.host.poll_ended(&mut ticket, Some(waker)));
     }
 }
 
@@ -406,7 +407,7 @@ impl Delivery {
     /// [`Error::Timeout`]: not in this time; the message is still on its way. [`Error::Ended`]: the client ended before.
     pub fn wait(&self, time: Duration) -> Result<Outcome, Error> {
         let mut place = DeliveryWait { delivery: self, ticket: 0 };
-        let outcome = wait(Some(Instant::now() + time), |waker| self.poll(Some((&mut place.ticket, waker))));
+        let outcome = wait(Some(ends_at(time)), |waker| self.poll(Some((&mut place.ticket, waker))));
         outcome.unwrap_or(Err(Error::Timeout))
     }
 }
@@ -419,7 +420,7 @@ impl Pending {
     /// [`Error::Timeout`]: not in this time; the request goes on. [`Error::Ended`]: the client ended before.
     pub fn wait(&self, time: Duration) -> Result<Granted, Error> {
         let mut place = AnswerWait { pending: self, ticket: 0 };
-        let granted = wait(Some(Instant::now() + time), |waker| self.poll(Some((&mut place.ticket, waker))));
+        let granted = wait(Some(ends_at(time)), |waker| self.poll(Some((&mut place.ticket, waker))));
         granted.unwrap_or(Err(Error::Timeout))
     }
 }
@@ -457,7 +458,7 @@ impl Runner {
     /// Makes one connection, and serves it to its end.
     fn serve(&mut self) -> Result<Reason, Reason> {
         let timeout = self.pump.host().settings.connect_timeout;
-        let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let until = self.pump.host().now().after_millis(millis(timeout));
         let plan = self.target.plan()?;
         let (socket, readiness) = self.connect(timeout)?;
         let mut connection = Connection::new(socket, plan, until);
@@ -494,7 +495,7 @@ impl Runner {
     fn connect_to(&mut self, address: SocketAddr, time: Duration) -> Result<(Polled, Arc<Readiness>), Reason> {
         let stream = mio::net::TcpStream::connect(address)?;
         let (socket, readiness) = Polled::register(Kind::Tcp(stream), self.poll.registry(), STREAM)?;
-        let until = Instant::now() + time;
+        let until = ends_at(time);
         let mut events = Events::with_capacity(8);
         loop {
             if !self.pump.pause(&self.waker) {
@@ -518,7 +519,7 @@ impl Runner {
 
     /// Sleeps until the next attempt. `false`: the client is closed meanwhile.
     fn pause(&mut self, delay: Duration) -> bool {
-        let until = Instant::now() + delay;
+        let until = ends_at(delay);
         let mut events = Events::with_capacity(4);
         loop {
             if !self.pump.pause(&self.waker) {

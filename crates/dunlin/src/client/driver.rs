@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use super::socket::Woken;
 use crate::host::pump::{Next, Pump};
 use crate::host::{EndAnyway, Error, Host, Reason};
+use crate::limit::millis;
 use crate::transport::connection::{Connection, Step};
 use crate::transport::target::Target;
 
@@ -84,7 +85,7 @@ impl Driver {
     /// Makes one connection, and serves it to its end.
     async fn serve(&mut self) -> Result<Reason, Reason> {
         let timeout = self.pump.host().settings.connect_timeout;
-        let until = self.pump.host().now().after_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let until = self.pump.host().now().after_millis(millis(timeout));
         let target = self.target.clone();
         let plan = match target.reads_files() {
             true => {

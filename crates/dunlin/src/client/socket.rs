@@ -59,7 +59,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 /// Tries one address after the other. Each gets its share of the time that is left, so that a dead one leaves time for
 /// the next. The name is resolved anew each time.
 async fn connect_any((host, port): (&str, u16), timeout: Duration) -> io::Result<TcpStream> {
-    let end = Instant::now() + timeout;
+    let end = crate::limit::ends_at(timeout);
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
     let mut error = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for (at, address) in addresses.iter().enumerate() {

@@ -534,8 +534,7 @@ impl Host {
 
     /// Asks the driver to end: nothing new is accepted, and after what is under way, or `limit`, DISCONNECT goes out.
     pub fn close(&self, limit: Duration) {
-        let now = self.now();
-        let until = now.after_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let until = self.now().after_millis(crate::limit::millis(limit));
         let mut state = self.state();
         let until = state.closing.map_or(until, |closing| closing.until.min(until));
         state.closing = Some(Closing { until });

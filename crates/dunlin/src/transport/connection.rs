@@ -14,6 +14,7 @@ use super::target::Plan;
 use super::{Stream, open};
 use crate::host::Reason;
 use crate::host::pump::{Pump, Turn};
+use crate::limit::millis;
 
 /// See the module.
 pub(crate) struct Connection {
@@ -78,8 +79,8 @@ impl Connection {
                     Ok(Step::Over(reason @ (Reason::Closed | Reason::Fault(Fault::TooMany)))) => {
                         let _ = stream.finish();
                         let Phase::Up(stream) = std::mem::replace(&mut self.phase, Phase::Over) else { continue };
-                        let goodbye = u64::try_from(GOODBYE.as_millis()).unwrap_or_default();
-                        self.phase = Phase::Goodbye { stream, until: pump.host().now().after_millis(goodbye), reason };
+                        let until = pump.host().now().after_millis(millis(GOODBYE));
+                        self.phase = Phase::Goodbye { stream, until, reason };
                     }
                     Ok(Step::Over(reason)) => return self.end(reason),
                     Ok(sleep) => return sleep,

@@ -18,7 +18,7 @@ pub(crate) fn connect_any<T>(
     timeout: Duration,
     mut connect: impl FnMut(SocketAddr, Duration) -> Result<T, Reason>,
 ) -> Result<T, Reason> {
-    let end = Instant::now() + timeout;
+    let end = crate::limit::ends_at(timeout);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address").into();
     for (at, address) in addresses.iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
