@@ -33,6 +33,9 @@ use crate::seed::Rng;
 /// What an erased byte reads as.
 const ERASED: u8 = 0xff;
 
+/// Words of so many bytes and more have check bits on most flash: once written they are known as such, even all ones.
+const CHECKED: usize = 8;
+
 /// Why an operation was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlashError {
@@ -248,7 +251,12 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
             self.written[words].fill(true);
             return Ok(());
         };
-        self.written[start / WRITE..(start + whole) / WRITE].fill(true);
+        let mut end = (start + whole) / WRITE;
+        // Where a write broke off, ones have left no trace but in check bits, which small words do not have.
+        while WRITE < CHECKED && end > start / WRITE && self.reads_as_erased(end - 1) {
+            end -= 1;
+        }
+        self.written[start / WRITE..end].fill(true);
         if !whole.is_multiple_of(WRITE) || (cut.seed != 0 && whole < new.len()) {
             // The word under the needle: some of the bits that were to be cleared are.
             let word = (start + whole) / WRITE;
@@ -259,7 +267,7 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
                 }
             }
             // What still reads as erased may be written: no program could tell.
-            self.written[word] |= self.bytes[word * WRITE..][..WRITE].iter().any(|byte| *byte != ERASED);
+            self.written[word] |= !self.reads_as_erased(word);
         }
         Err(FlashError::PowerOff)
     }
@@ -284,14 +292,19 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
         Err(FlashError::PowerOff)
     }
 
+    fn reads_as_erased(&self, word: usize) -> bool {
+        self.bytes[word * WRITE..][..WRITE].iter().all(|byte| *byte == ERASED)
+    }
+
     /// Leaves a page between old and erased. What reads as erased may be written: no program could tell.
     fn half_erase(&mut self, page: usize, seed: u64) {
         self.erases[page] += 1;
         let mut rng = Rng::new(seed);
-        // An erase works on all cells at once, some quicker; seen in stretches, not in single bytes only.
+        // An erase works on all cells at once, some quicker; seen in stretches, long or short, not in single bytes only.
+        let longest = ((ERASE / 4) >> rng.below(ERASE.ilog2() as usize - 1)).max(1);
         let mut at = page * ERASE;
         while at < (page + 1) * ERASE {
-            let stretch = (1 + rng.below(ERASE / 4)).min((page + 1) * ERASE - at);
+            let stretch = (1 + rng.below(longest)).min((page + 1) * ERASE - at);
             let how = rng.below(3);
             for byte in &mut self.bytes[at..at + stretch] {
                 match how {
@@ -303,7 +316,7 @@ impl<const WRITE: usize, const ERASE: usize, const MULTIWRITE: bool> Flash<WRITE
             at += stretch;
         }
         for word in page * ERASE / WRITE..(page + 1) * ERASE / WRITE {
-            self.written[word] = self.bytes[word * WRITE..][..WRITE].iter().any(|byte| *byte != ERASED);
+            self.written[word] = !self.reads_as_erased(word);
         }
     }
 }
@@ -460,6 +473,21 @@ mod tests {
             let untouched = tear.div_ceil(4);
             assert_eq!(flash.write(4 + 4 * untouched as u32, b"wxyz"), Ok(()), "a word that was not begun is free");
         }
+    }
+
+    #[test]
+    fn ones_at_the_end_of_a_torn_write_leave_no_trace_in_small_words() {
+        let mut flash = Flash::<1, 16>::new(1);
+        flash.cut_power(Cut { operation: 0, tear: 4, seed: 0 });
+        assert_eq!(flash.write(0, b"a\xffb\xffc"), Err(FlashError::PowerOff));
+        flash.power_on();
+        assert_eq!(flash.write(1, b"d"), Err(FlashError::Rewritten(1)), "what follows shows that it was written");
+        assert_eq!(flash.write(3, b"d"), Ok(()));
+        let mut flash = Flash::<8, 16>::new(1);
+        flash.cut_power(Cut { operation: 0, tear: 8, seed: 0 });
+        assert_eq!(flash.write(0, &[0xff; 16]), Err(FlashError::PowerOff));
+        flash.power_on();
+        assert_eq!(flash.write(0, b"abcdefgh"), Err(FlashError::Rewritten(0)), "it has check bits");
     }
 
     #[test]
