@@ -2,22 +2,28 @@
 //!
 //! An interrupted erase leaves any mix of old, erased and undecided bytes, and the page's own marks are among them: the
 //! map above may take such a page for one it is writing to, and then erase the only good copy of what was in it. So an
-//! erase is announced and confirmed in the page *before* it (around the ring), in words of its own that the map does
-//! not see. Whatever was announced and not confirmed is erased again before anything else happens.
+//! erase is announced in the page *before* it (around the ring), and the erased page is stamped with the same number, in
+//! words of its own that the map does not see. A page that lacks the stamp that was announced is erased again before
+//! anything else happens.
 //!
-//! The words are written one after the other: announced, confirmed, announced... An odd number of them means that an
-//! erase is to be done again. An announcement that was torn counts: whoever asked for the erase had no need of the page
-//! any more. A page keeps its words until it is erased itself. In the ring of the map that is one erase of its
-//! neighbour, and one more for each power cut inside a page that is being filled.
+//! The page that was cut has words, too, and they may be what they were long ago: it seems to announce what it had
+//! announced then. That is no announcement any more, since the page behind it has that stamp, or a later one. And numbers
+//! are written so that no erase, begun or done, turns one into another: as many bits to set as to clear. So a number that
+//! can be read is what was written.
+//!
+//! A page keeps its words until it is erased itself. In the ring of the map that is one erase of its neighbour, and one
+//! more for each power cut inside a page that is being filled.
 
 use core::ops::Range;
 
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 
-/// Words for announcements and confirmations in a page. With more cuts than half of that in a row, at the same place,
-/// erases go unannounced.
+/// Words in a page: its stamp, and announcements. With more cuts than those in a row, at the same place, erases go
+/// unannounced.
 const WORDS: usize = 8;
 const MAX_WORD: usize = 32;
+/// The first number, and what lies between one and the next.
+const LEAST: u8 = 0x0f;
 
 /// Flash of slightly smaller pages, from address 0 on. To be [`finish`](Self::finish)ed before it is used. Nothing is
 /// read or written across the end of a page.
@@ -55,39 +61,48 @@ impl<F: NorFlash> Whole<F> {
         self.erase_pages(0..self.pages(), true).await
     }
 
-    /// Erases pages, or those of them whose erase was announced and not confirmed.
+    /// Erases pages, or those of them whose erase was announced and not brought to its end.
     async fn erase_pages(&mut self, pages: Range<u32>, is_only_announced: bool) -> Result<(), F::Error> {
         for page in pages {
-            let before = page.checked_sub(1).unwrap_or_else(|| self.pages().saturating_sub(1));
-            let words = self.start(before).saturating_add(number(Self::ERASE_SIZE));
-            let at = |count: usize| words.saturating_add(number(count.saturating_mul(Self::WORD)));
-            let mut count = WORDS;
-            while let Some(index) = count.checked_sub(1) {
-                let mut bytes = [0; MAX_WORD];
-                let word = bytes.get_mut(..Self::WORD).unwrap_or_default();
-                self.flash.read(at(index), word).await?;
-                if word.iter().any(|byte| *byte != 0xff) {
+            let mut word = [0; MAX_WORD];
+            let word = word.get_mut(..Self::WORD).unwrap_or_default();
+            let stamp_at = self.words(page);
+            self.flash.read(stamp_at, word).await?;
+            let stamp = first(word);
+            let mut at = self.words(page.checked_sub(1).unwrap_or_else(|| self.pages().saturating_sub(1)));
+            let mut announced = 0;
+            let mut is_room = false;
+            for _ in 1..WORDS {
+                at = at.saturating_add(number(Self::WORD));
+                self.flash.read(at, word).await?;
+                is_room = word.iter().all(|byte| *byte == 0xff);
+                if is_room {
                     break;
                 }
-                count = index;
+                announced = first(word);
             }
-            let is_announced = count & 1 == 1;
+            let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
             if is_only_announced && !is_announced {
                 continue;
             }
-            let zeros = [0; MAX_WORD];
-            let zeros = zeros.get(..Self::WORD).unwrap_or_default();
-            if !is_announced && count < WORDS {
-                self.flash.write(at(count), zeros).await?;
-                count = count.saturating_add(1);
+            if !is_announced && is_room {
+                announced = after(stamp);
+                word.fill(announced);
+                self.flash.write(at, word).await?;
             }
             let start = self.start(page);
             self.flash.erase(start, start.saturating_add(number(F::ERASE_SIZE))).await?;
-            if count < WORDS {
-                self.flash.write(at(count), zeros).await?;
+            if is_number(announced) {
+                word.fill(announced);
+                self.flash.write(stamp_at, word).await?;
             }
         }
         Ok(())
+    }
+
+    /// Where the words of a page begin.
+    fn words(&self, page: u32) -> u32 {
+        self.start(page).saturating_add(number(Self::ERASE_SIZE))
     }
 
     fn start(&self, page: u32) -> u32 {
@@ -130,6 +145,20 @@ impl<F: NorFlash> NorFlash for Whole<F> {
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), F::Error> {
         self.flash.write(self.address(offset), bytes).await
     }
+}
+
+/// Whether this is a number of an erase: four bits, and their complement.
+fn is_number(byte: u8) -> bool {
+    byte.is_multiple_of(LEAST) & (byte != 0) & (byte != 0xff)
+}
+
+/// The number of the next erase of a page with this stamp.
+fn after(stamp: u8) -> u8 {
+    if is_number(stamp) & (stamp < 0xf0) { stamp.saturating_add(LEAST) } else { LEAST }
+}
+
+fn first(word: &[u8]) -> u8 {
+    word.first().copied().unwrap_or_default()
 }
 
 fn number(size: usize) -> u32 {
