@@ -55,6 +55,7 @@ impl Host {
     }
 
     /// Subscribes, and waits for what the server grants.
+    #[cfg(feature = "tokio")]
     pub async fn subscribe_one(self: &Arc<Self>, filter: &str, qos: QoS) -> Result<QoS, Error> {
         self.subscribe(&[(filter, qos)])?.granted_one(filter).await
     }
