@@ -185,12 +185,79 @@ fn a_newer_format_is_refused_and_not_touched() {
     let scratch = Scratch::new();
     drop(FileStore::open(&scratch.0).unwrap());
     let mut bytes = std::fs::read(scratch.log()).unwrap();
-    bytes[14] = 2;
-    let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&[&bytes[..4], &bytes[8..]].concat());
-    bytes[4..8].copy_from_slice(&sum.to_be_bytes());
+    bytes[14] = 3;
+    seal(&mut bytes);
     std::fs::write(scratch.log(), &bytes).unwrap();
-    assert!(matches!(FileStore::open(&scratch.0), Err(StoreError::Newer { format: 2 })));
+    assert!(matches!(FileStore::open(&scratch.0), Err(StoreError::Newer { format: 3 })));
     assert_eq!(std::fs::read(scratch.log()).unwrap(), bytes);
+}
+
+/// Sets the checksum of a record, as format 1 has it.
+fn seal(record: &mut [u8]) {
+    let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&[&record[..4], &record[8..]].concat());
+    record[4..8].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// A record of format 1.
+fn record(contents: &[u8]) -> Vec<u8> {
+    let mut record = [&(contents.len() as u32).to_be_bytes()[..], &[0; 4], contents].concat();
+    seal(&mut record);
+    record
+}
+
+/// The contents of a record of a message at QoS 2 on the topic `a`.
+fn message(number: u8, payload: &[u8]) -> Vec<u8> {
+    [&[1, 0, number, 0, 0, 0, number, 2, 0, 1, b'a'][..], payload].concat()
+}
+
+#[test]
+fn a_log_of_the_first_format_is_read_and_written_anew() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(&scratch.0).unwrap();
+    let records = [&b"dunlin\x01"[..], &message(1, b"one"), &message(2, b"two"), &[2, 1, 0, 1], b"\x03\x01in/#"];
+    let log = records.map(record).concat();
+    let kept = ["released 1", "a q2 #2 3 two", "filter in/#"];
+    std::fs::write(scratch.log(), &log).unwrap();
+    assert_eq!(contents(&mut FileStore::read_only(&scratch.0).unwrap()), kept);
+    assert_eq!(std::fs::read(scratch.log()).unwrap(), log, "looking at it changes nothing");
+    for _ in 0..2 {
+        let mut store = FileStore::open(&scratch.0).unwrap();
+        assert_eq!(contents(&mut store), kept);
+        assert_eq!(store.damage(), Default::default());
+    }
+    assert_eq!(std::fs::read(scratch.log()).unwrap()[14], 2);
+}
+
+#[test]
+fn what_a_message_contains_never_passes_for_a_record() {
+    let scratch = Scratch::new();
+    let mut store = FileStore::open(&scratch.0).unwrap();
+    let forged = [record(&message(7, b"forged")), vec![b'.'; 100]].concat();
+    now(store.put(id(1), 1, &Publish::new("a", &forged).exactly_once())).unwrap();
+    let end = store.log_len() as usize;
+    now(store.put(id(2), 2, &Publish::new("a", b"second").exactly_once())).unwrap();
+    drop(store);
+    let whole = std::fs::read(scratch.log()).unwrap();
+    for (bytes, kept) in [(&whole[..end - 1], &[][..]), (&whole[..], &["a q2 #2 6 second"][..])] {
+        let mut bytes = bytes.to_vec();
+        if bytes.len() > end {
+            bytes[end - 1] ^= 1;
+        }
+        std::fs::write(scratch.log(), &bytes).unwrap();
+        assert_eq!(contents(&mut FileStore::open(&scratch.0).unwrap()), kept);
+    }
+}
+
+#[test]
+fn identifiers_without_messages_do_not_make_the_log_be_written_anew_each_time() {
+    let scratch = Scratch::new();
+    let mut store = FileStore::open(&scratch.0).unwrap();
+    let received: Vec<_> = (1..=20_000).map(|number| mark(number, Stage::Received)).collect();
+    now(store.mark(&received)).unwrap();
+    let len = store.log_len();
+    now(store.mark(&[mark(20_001, Stage::Received)])).unwrap();
+    now(store.mark(&[mark(20_001, Stage::Forgotten)])).unwrap();
+    assert!(store.log_len() > len, "appended to");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use dunlin_core::{Mark, PacketId, QoS, Stage};
 
-use super::log::{STAGES, filter_record, kind};
+use super::log::{MARK, STAGES, filter_len, kind};
 use super::{FileStore, Found};
 
 /// What the log amounts to.
@@ -17,7 +17,7 @@ pub struct Kept {
     pub received: Vec<PacketId>,
     pub filters: Vec<(String, QoS)>,
     pub last: Option<(PacketId, u64)>,
-    /// Bytes of the records that are still needed.
+    /// Bytes of the messages and filters that are still needed.
     pub live: u64,
 }
 
@@ -38,6 +38,11 @@ impl Kept {
         let last = self.last.map_or(u64::from(order) + (1 << 32), |(_, last)| last);
         let distance = order.wrapping_sub(last as u32).cast_signed();
         last.wrapping_add_signed(i64::from(distance))
+    }
+
+    /// Bytes that a log takes which holds this and nothing else.
+    pub fn needed(&self) -> u64 {
+        self.live + ((self.released.len() + self.received.len()) * MARK) as u64
     }
 
     pub fn put(&mut self, order: u32, message: Message) {
@@ -83,13 +88,13 @@ impl Kept {
     pub fn subscribe(&mut self, text: &str, qos: QoS) {
         self.unsubscribe(text);
         self.filters.push((text.to_owned(), qos));
-        self.live += filter_record(text, qos).len() as u64;
+        self.live += filter_len(text) as u64;
     }
 
     pub fn unsubscribe(&mut self, text: &str) {
         if let Some(at) = self.filters.iter().position(|(other, _)| other == text) {
-            let (text, qos) = self.filters.remove(at);
-            self.live -= filter_record(&text, qos).len() as u64;
+            let (text, _) = self.filters.remove(at);
+            self.live -= filter_len(&text) as u64;
         }
     }
 

@@ -18,10 +18,7 @@ use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage};
 use crate::store::{Damage, Entry, Store, StoreError};
 
 use kept::{Kept, Message};
-use log::{
-    HEAD, MAGIC, check_header, filter_record, header, last_record, mark_record, no_filter_record, put_head, record,
-    whole,
-};
+use log::{HEAD, HEADER, Seal, header, put_head, read_header};
 
 const LOG: &str = "log";
 const NEW: &str = "log.new";
@@ -97,6 +94,7 @@ struct Shared {
     /// Taken away from other processes for as long as this lives; `None` for a store that is only looked at.
     lock: Option<File>,
     limit: u64,
+    seal: Seal,
     /// Bytes of messages that are kept.
     live: AtomicU64,
 }
@@ -122,6 +120,7 @@ struct State {
     /// The disk failed in a way that leaves open what is on it.
     is_failed: bool,
     limit: u64,
+    seal: Seal,
     kept: Kept,
     damage: Damage,
 }
@@ -157,7 +156,11 @@ impl FileStore {
         // What a crash left torn at the end goes.
         state.log.set_len(state.len).map_err(Error::Medium)?;
         if state.len == 0 {
-            state.append(&header())?;
+            state.append(&header(state.seal))?;
+        } else if state.seal == Seal::NONE {
+            // Of the first format: from now on it has the one of this program.
+            state.seal = Seal::draw();
+            state.try_write_anew().map_err(Error::Medium)?;
         }
         state.log.sync_all().map_err(Error::Medium)?;
         sync_directory(directory).map_err(Error::Medium)?;
@@ -178,8 +181,8 @@ impl FileStore {
     }
 
     fn of(state: State, lock: Option<File>) -> Self {
-        let (limit, live) = (state.limit, AtomicU64::new(state.kept.live));
-        let shared = Shared { state: Mutex::new(state), ended: Condvar::new(), lock, limit, live };
+        let (limit, seal, live) = (state.limit, state.seal, AtomicU64::new(state.kept.live));
+        let shared = Shared { state: Mutex::new(state), ended: Condvar::new(), lock, limit, seal, live };
         Self { shared: Arc::new(shared), found: None }
     }
 
@@ -189,17 +192,18 @@ impl FileStore {
     /// As [`Store::put`] and [`Store::mark`]; then nothing of it is kept for sure. Whether there is room,
     /// [`room`](Self::room) tells before.
     pub fn store(&self, messages: &[(PacketId, u32, Publish<'_>)], marks: &[Mark]) -> Result<(), Error> {
+        let seal = self.shared.seal;
         let mut records = Vec::new();
         let mut places = Vec::with_capacity(messages.len());
         for (id, order, publish) in messages {
             let len = u32::try_from(publish.payload().len()).map_err(|_| StoreError::TooLarge)?;
-            records.extend(record(|body| {
+            records.extend(seal.record(|body| {
                 put_head(body, *id, *order, publish);
                 body.extend(publish.payload());
             }));
             places.push(((records.len() - publish.payload().len()) as u64, len));
         }
-        records.extend(marks.iter().filter_map(mark_record).flatten());
+        records.extend(marks.iter().filter_map(|mark| seal.mark(mark)).flatten());
         self.commit(&records, |kept, begin| {
             for ((id, order, publish), (at, len)) in messages.iter().zip(places) {
                 let (topic, qos, retain) = (publish.topic().to_owned(), publish.qos(), publish.is_retain());
@@ -214,9 +218,10 @@ impl FileStore {
     /// # Errors
     /// As [`Store::subscribe`].
     pub fn set_filters(&self, filters: &[(String, Option<QoS>)]) -> Result<(), Error> {
+        let seal = self.shared.seal;
         let record = |(text, qos): &(String, Option<QoS>)| match qos {
-            Some(qos) => filter_record(text, *qos),
-            None => no_filter_record(text),
+            Some(qos) => seal.filter(text, *qos),
+            None => seal.no_filter(text),
         };
         let records: Vec<u8> = filters.iter().flat_map(record).collect();
         self.commit(&records, |kept, _| {
@@ -313,7 +318,7 @@ impl FileStore {
             }
             state = self.synchronise(state);
         }
-        if state.len > SMALL && state.len / 2 > state.kept.live && !state.is_syncing {
+        if state.len > SMALL && state.len / 2 > state.kept.needed() && !state.is_syncing {
             state.write_anew()?;
         }
         Ok(())
@@ -416,14 +421,16 @@ impl State {
             generation: 0,
             is_failed: false,
             limit,
+            seal: Seal::draw(),
             kept: Kept::default(),
             damage: Damage::default(),
         };
         let mut at = 0;
         while at < bytes.len() {
-            let Some(body) = whole(&bytes[at..]) else {
+            let seal = if at == 0 { Seal::NONE } else { state.seal };
+            let Some(body) = seal.whole(&bytes[at..]) else {
                 // Torn at the end, or damaged with more behind it?
-                match (at + 1..bytes.len()).find(|next| whole(&bytes[*next..]).is_some()) {
+                match (at + 1..bytes.len()).find(|next| state.seal.whole(&bytes[*next..]).is_some()) {
                     Some(next) => {
                         state.damage.records += 1;
                         at = next;
@@ -433,14 +440,14 @@ impl State {
                 }
             };
             if at == 0 {
-                check_header(body)?;
+                state.seal = read_header(body)?;
             } else if !state.kept.replay(body, at as u64 + HEAD as u64) {
                 state.damage.records += 1;
             }
             at += HEAD + body.len();
             state.len = at as u64;
         }
-        if state.len == 0 && !bytes.is_empty() && bytes.len() > HEAD + MAGIC.len() + 1 {
+        if state.len == 0 && !bytes.is_empty() && bytes.len() >= HEADER {
             // Not even a header: this is no log, or nothing is left of it.
             state.damage.is_reset = true;
         }
@@ -471,15 +478,16 @@ impl State {
     fn try_write_anew(&mut self) -> io::Result<()> {
         let path = self.directory.join(NEW);
         let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(true).open(&path)?;
-        let mut bytes = header();
+        let seal = self.seal;
+        let mut bytes = header(seal);
         if let Some((id, order)) = self.kept.last {
-            bytes.extend(last_record(id, order as u32));
+            bytes.extend(seal.last(id, order as u32));
         }
         for (text, qos) in &self.kept.filters {
-            bytes.extend(filter_record(text, *qos));
+            bytes.extend(seal.filter(text, *qos));
         }
         for (ids, stage) in [(&self.kept.released, Stage::Released), (&self.kept.received, Stage::Received)] {
-            bytes.extend(ids.iter().filter_map(|id| mark_record(&Mark { id: *id, stage })).flatten());
+            bytes.extend(ids.iter().filter_map(|id| seal.mark(&Mark { id: *id, stage })).flatten());
         }
         let mut places = Vec::new();
         for (order, message) in &self.kept.messages {
@@ -488,7 +496,7 @@ impl State {
             self.log.read_exact(&mut payload)?;
             let head = Publish::new(&message.topic, &[]).with_qos(message.qos);
             let head = if message.retain { head.retain() } else { head };
-            bytes.extend(record(|body| {
+            bytes.extend(seal.record(|body| {
                 put_head(body, message.id, *order as u32, &head);
                 body.extend(&payload);
             }));
