@@ -4,11 +4,18 @@ use super::writer::Writer;
 use super::{QoS, Violation};
 use crate::session::options::Options;
 
-const CLEAN_SESSION: u8 = 0x02;
-const WILL: u8 = 0x04;
-const WILL_RETAIN: u8 = 0x20;
-const PASSWORD: u8 = 0x40;
-const USER_NAME: u8 = 0x80;
+/// The flags of a CONNECT (MQTT 3.1.2.3).
+pub(crate) const CLEAN_SESSION: u8 = 0x02;
+pub(crate) const PASSWORD: u8 = 0x40;
+pub(crate) const USER_NAME: u8 = 0x80;
+
+/// Those of a will. Without one, its QoS and RETAIN stay zero [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-15].
+pub(crate) const fn will_flags(qos: QoS, retain: bool) -> u8 {
+    // [MQTT-3.1.2-14]
+    0x04 | qos.bits() << 3 | if retain { 0x20 } else { 0 }
+}
+/// All that a will can set.
+pub(crate) const WILL: u8 = will_flags(QoS::ExactlyOnce, true) | will_flags(QoS::AtLeastOnce, true);
 
 /// Why a server refused the connection (MQTT 3.2.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,42 +72,10 @@ pub(crate) fn connack(body: &[u8]) -> Result<Connack, Violation> {
 /// Writes what follows the fixed header of the CONNECT that `options` describe: protocol name, level 4, and flags whose
 /// lowest bit is zero [MQTT-3.1.2-1] [MQTT-3.1.2-2] [MQTT-3.1.2-3].
 pub(crate) fn write(options: &Options<'_>, writer: &mut Writer<'_>) {
-    writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, flags(options)]);
+    writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, options.flags]);
     writer.put_u16(options.keep_alive_s);
     // [MQTT-3.1.3-1] identifier, will topic, will message, user name, password. [MQTT-3.1.3-3]
-    writer.put_binary(options.client_id.as_bytes());
-    if let Some(will) = &options.will {
-        writer.put_binary(will.topic.as_bytes()); // [MQTT-3.1.2-9]
-        writer.put_binary(will.payload);
+    for field in options.fields.iter().flatten() {
+        writer.put_binary(field); // [MQTT-3.1.2-9] [MQTT-3.1.2-19] [MQTT-3.1.2-21]
     }
-    if let Some(user_name) = options.user_name {
-        writer.put_binary(user_name.as_bytes()); // [MQTT-3.1.2-19]
-        if let Some(password) = options.password {
-            writer.put_binary(password); // [MQTT-3.1.2-21]
-        }
-    }
-}
-
-fn flags(options: &Options<'_>) -> u8 {
-    let mut flags = if options.clean_session() { CLEAN_SESSION } else { 0 };
-    // Without a will, its QoS and RETAIN stay zero [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-15].
-    if let Some(will) = &options.will {
-        flags |= WILL;
-        flags |= match will.qos {
-            QoS::AtMostOnce => 0,
-            QoS::AtLeastOnce => 0x08,
-            QoS::ExactlyOnce => 0x10, // [MQTT-3.1.2-14]
-        };
-        if will.retain {
-            flags |= WILL_RETAIN;
-        }
-    }
-    // [MQTT-3.1.2-18] [MQTT-3.1.2-20]; a password alone cannot be said [MQTT-3.1.2-22].
-    if options.user_name.is_some() {
-        flags |= USER_NAME;
-        if options.password.is_some() {
-            flags |= PASSWORD;
-        }
-    }
-    flags
 }

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::packet::QoS;
+use crate::packet::{QoS, connect};
 #[cfg(feature = "table")]
 use crate::topic::Filter;
 use crate::topic::{self, MAX_TEXT};
@@ -23,39 +23,38 @@ use crate::topic::{self, MAX_TEXT};
 /// ```
 #[derive(Clone, Copy)]
 pub struct Options<'s> {
-    pub(crate) client_id: &'s str,
-    pub(crate) user_name: Option<&'s str>,
-    pub(crate) password: Option<&'s [u8]>,
-    pub(crate) will: Option<Publish<'s>>,
+    /// What CONNECT says, in its order: client identifier, topic and payload of the will, user name, password.
+    pub(crate) fields: [Option<&'s [u8]>; 5],
     #[cfg(feature = "table")]
     pub(crate) subscriptions: &'s [Filter<'s>],
     pub(crate) keep_alive_s: u16,
     pub(crate) answer_timeout_s: u16,
     pub(crate) window: u16,
-    pub(crate) session: Lifetime,
+    /// The flags of CONNECT.
+    pub(crate) flags: u8,
+    durability: Durability,
     pub(crate) acks: Acks,
     /// What MQTT cannot express of the fields above. Found out by the setters, at compile time for a constant.
-    invalid: Invalid,
+    /// Bits of [`invalid`].
+    invalid: u8,
     #[cfg(feature = "large")]
     pub(crate) oversize: Oversize,
     #[cfg(feature = "large")]
     pub(crate) chunk_align: u16,
 }
 
-/// Which fields MQTT cannot express.
-#[derive(Clone, Copy)]
-struct Invalid {
-    client_id: bool,
-    will: bool,
-    user_name: bool,
-    password: bool,
+/// Fields that MQTT cannot express, one bit each.
+mod invalid {
+    pub const CLIENT_ID: u8 = 1;
+    pub const WILL: u8 = 2;
+    pub const USER_NAME: u8 = 4;
+    pub const PASSWORD: u8 = 8;
 }
 
-/// How long the session lives on the server.
+/// Whether the session survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Lifetime {
-    Connection,
-    Persistent,
+enum Durability {
+    Volatile,
     #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "unused then, but the code is smaller with it"))]
     Durable,
 }
@@ -89,18 +88,16 @@ impl<'s> Options<'s> {
     #[must_use]
     pub const fn new(client_id: &'s str) -> Self {
         Self {
-            client_id,
-            user_name: None,
-            password: None,
-            will: None,
+            fields: [Some(client_id.as_bytes()), None, None, None, None],
             #[cfg(feature = "table")]
             subscriptions: &[],
             keep_alive_s: 60,
             answer_timeout_s: 10,
             window: 20,
-            session: Lifetime::Connection,
+            flags: connect::CLEAN_SESSION,
+            durability: Durability::Volatile,
             acks: Acks::Automatic,
-            invalid: Invalid { client_id: !is_text(client_id), will: false, user_name: false, password: false },
+            invalid: if is_text(client_id) { 0 } else { invalid::CLIENT_ID },
             #[cfg(feature = "large")]
             oversize: Oversize::Close,
             #[cfg(feature = "large")]
@@ -111,18 +108,16 @@ impl<'s> Options<'s> {
     /// Clean session off: server and client go on after a reconnect where they stopped [MQTT-3.1.2-4]. The server
     /// keeps messages for the absent client, and unacknowledged ones are exchanged to their end.
     #[must_use]
-    pub const fn persistent(mut self) -> Self {
-        self.session = Lifetime::Persistent;
-        self
+    pub const fn persistent(self) -> Self {
+        self.outliving(Durability::Volatile)
     }
 
     /// Clean session off, and write-ahead marks on: nothing that a power cut could turn into a lost or doubled
     /// message leaves before [`mark_stored`](crate::Session::mark_stored) has been called for it.
     #[cfg(feature = "durable")]
     #[must_use]
-    pub const fn durable(mut self) -> Self {
-        self.session = Lifetime::Durable;
-        self
+    pub const fn durable(self) -> Self {
+        self.outliving(Durability::Durable)
     }
 
     /// The longest silence towards the server, in seconds; 0 turns keep alive off (MQTT 3.1.2.10).
@@ -156,28 +151,30 @@ impl<'s> Options<'s> {
     /// The will: what the server publishes when this client disappears without a goodbye (MQTT 3.1.2.5).
     #[must_use]
     pub const fn will(mut self, will: Publish<'s>) -> Self {
-        self.will = Some(will);
-        self.invalid.will = !topic::is_name(will.topic) || will.payload.len() > MAX_TEXT; // [MQTT-3.1.3-10]
-        self
+        let [client_id, _, _, user_name, password] = self.fields;
+        self.fields = [client_id, Some(will.topic.as_bytes()), Some(will.payload), user_name, password];
+        self.flags = self.flags & !connect::WILL | connect::will_flags(will.qos, will.retain);
+        let is_valid = topic::is_name(will.topic) && will.payload.len() <= MAX_TEXT; // [MQTT-3.1.3-10]
+        self.checked(invalid::WILL, is_valid)
     }
 
     /// A user name without a password.
     #[must_use]
     pub const fn user_name(mut self, user_name: &'s str) -> Self {
-        self.user_name = Some(user_name);
-        self.password = None;
-        self.invalid.user_name = !is_text(user_name); // [MQTT-3.1.3-11]
-        self.invalid.password = false;
-        self
+        let [client_id, topic, payload, ..] = self.fields;
+        self.fields = [client_id, topic, payload, Some(user_name.as_bytes()), None];
+        self.flags = self.flags & !connect::PASSWORD | connect::USER_NAME; // [MQTT-3.1.2-18] [MQTT-3.1.2-20]
+        self.checked(invalid::PASSWORD, true).checked(invalid::USER_NAME, is_text(user_name)) // [MQTT-3.1.3-11]
     }
 
     /// A user name and a password. MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22].
     #[must_use]
     pub const fn credentials(self, user_name: &'s str, password: &'s [u8]) -> Self {
         let mut options = self.user_name(user_name);
-        options.password = Some(password);
-        options.invalid.password = password.len() > MAX_TEXT;
-        options
+        let [client_id, topic, payload, user_name, _] = options.fields;
+        options.fields = [client_id, topic, payload, user_name, Some(password)];
+        options.flags |= connect::PASSWORD;
+        options.checked(invalid::PASSWORD, password.len() <= MAX_TEXT)
     }
 
     /// Filters that the session subscribes to by itself, whenever the server may not have them: after each CONNACK
@@ -222,35 +219,45 @@ impl<'s> Options<'s> {
     /// The first [`InvalidOptions`] found. A session with such options refuses to connect and says the same as
     /// [`Fault::Options`](crate::Fault::Options).
     pub const fn check(&self) -> Result<(), InvalidOptions> {
-        let is_nameless = self.client_id.is_empty() && !self.clean_session(); // [MQTT-3.1.3-7]
         match self.invalid {
-            Invalid { client_id: true, .. } => Err(InvalidOptions::ClientId),
-            _ if is_nameless => Err(InvalidOptions::ClientId),
-            Invalid { will: true, .. } => Err(InvalidOptions::Will),
-            Invalid { user_name: true, .. } => Err(InvalidOptions::UserName),
-            Invalid { password: true, .. } => Err(InvalidOptions::Password),
-            Invalid { .. } => Ok(()),
+            0 => Ok(()),
+            fields if fields & invalid::CLIENT_ID != 0 => Err(InvalidOptions::ClientId),
+            fields if fields & invalid::WILL != 0 => Err(InvalidOptions::Will),
+            fields if fields & invalid::USER_NAME != 0 => Err(InvalidOptions::UserName),
+            _ => Err(InvalidOptions::Password),
         }
+    }
+
+    /// With a session that outlives the connection, which cannot be had without a name [MQTT-3.1.3-7].
+    const fn outliving(mut self, durability: Durability) -> Self {
+        self.flags &= !connect::CLEAN_SESSION;
+        self.durability = durability;
+        if let [Some([]), ..] = self.fields {
+            self.invalid |= invalid::CLIENT_ID;
+        }
+        self
+    }
+
+    /// Takes note of whether MQTT can express a field.
+    const fn checked(mut self, field: u8, is_valid: bool) -> Self {
+        self.invalid = if is_valid { self.invalid & !field } else { self.invalid | field };
+        self
     }
 
     /// A copy made field by field: for a constant that takes less code than a call of `memcpy`, and none of the latter.
     pub(crate) const fn clone_fields(&self) -> Self {
         Self {
-            client_id: self.client_id,
-            user_name: self.user_name,
-            password: self.password,
-            will: match &self.will {
-                Some(will) => {
-                    Some(Publish { topic: will.topic, payload: will.payload, qos: will.qos, retain: will.retain })
-                }
-                None => None,
+            fields: {
+                let [client_id, topic, payload, user_name, password] = self.fields;
+                [client_id, topic, payload, user_name, password]
             },
             #[cfg(feature = "table")]
             subscriptions: self.subscriptions,
             keep_alive_s: self.keep_alive_s,
             answer_timeout_s: self.answer_timeout_s,
             window: self.window,
-            session: self.session,
+            flags: self.flags,
+            durability: self.durability,
             acks: self.acks,
             invalid: self.invalid,
             #[cfg(feature = "large")]
@@ -261,11 +268,11 @@ impl<'s> Options<'s> {
     }
 
     pub(crate) const fn clean_session(&self) -> bool {
-        matches!(self.session, Lifetime::Connection)
+        self.flags & connect::CLEAN_SESSION != 0
     }
 
     pub(crate) const fn is_durable(&self) -> bool {
-        cfg!(feature = "durable") && matches!(self.session, Lifetime::Durable)
+        cfg!(feature = "durable") && matches!(self.durability, Durability::Durable)
     }
 
     pub(crate) const fn is_manual(&self) -> bool {
@@ -274,17 +281,21 @@ impl<'s> Options<'s> {
 }
 
 /// Never shows the password.
-impl fmt::Debug for Options<'_> {
+impl<'s> fmt::Debug for Options<'s> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [client_id, topic, payload, user_name, password] = self.fields;
+        let text = |field: Option<&'s [u8]>| field.and_then(|bytes| core::str::from_utf8(bytes).ok());
         f.debug_struct("Options")
-            .field("client_id", &self.client_id)
-            .field("user_name", &self.user_name)
-            .field("password", &self.password.map(|_| "***"))
-            .field("will", &self.will)
+            .field("client_id", &text(client_id))
+            .field("user_name", &text(user_name))
+            .field("password", &password.map(|_| "***"))
+            .field("will_topic", &text(topic))
+            .field("will_payload_len", &payload.map(<[u8]>::len))
             .field("keep_alive_s", &self.keep_alive_s)
             .field("answer_timeout_s", &self.answer_timeout_s)
             .field("window", &self.window)
-            .field("session", &self.session)
+            .field("clean_session", &self.clean_session())
+            .field("durability", &self.durability)
             .field("acks", &self.acks)
             .finish_non_exhaustive()
     }
