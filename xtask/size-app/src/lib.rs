@@ -38,6 +38,8 @@ const SHIFT_MS: u64 = 100_000;
 static mut STORAGE: Storage<1024, 1024, 8> = Storage::new();
 static mut CLIENT: MaybeUninit<Client> = MaybeUninit::uninit();
 
+/// The session first, whatever its size, where short instructions reach its fields.
+#[repr(C)]
 struct Client {
     session: Session<'static>,
     inbox: Inbox<'static>,

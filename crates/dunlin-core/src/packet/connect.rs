@@ -54,8 +54,8 @@ pub(crate) enum Connack {
 }
 
 /// Reads the two bytes after the fixed header of a CONNACK.
-pub(crate) fn connack(body: &[u8]) -> Result<Connack, Violation> {
-    match *body {
+pub(crate) fn connack(bytes: u16) -> Result<Connack, Violation> {
+    match bytes.to_be_bytes() {
         [present @ 0..=1, 0] => Ok(Connack::Accepted { session_present: present == 1 }),
         [0, code] => Ok(Connack::Refused(match code {
             1 => Refusal::ProtocolVersion,

@@ -45,7 +45,7 @@ impl Header {
 }
 
 /// What a server may send, by packet type (MQTT 2.2.1): the flags it must have [MQTT-2.2.2-2] in the lower half, those of
-/// PUBLISH apart, and its length in the upper half.
+/// PUBLISH apart, and its length in the three highest bits, above one that is always set.
 const FORMS: [u8; 16] = [
     0,
     0,
@@ -65,8 +65,8 @@ const FORMS: [u8; 16] = [
     0,
 ];
 const EMPTY: u8 = 0x10;
-const TWO_BYTES: u8 = 0x20;
-const AT_LEAST_THREE: u8 = 0x30;
+const TWO_BYTES: u8 = 0x50;
+const AT_LEAST_THREE: u8 = 0x70;
 
 /// Reads the fixed header at the start of `bytes`; `None` means that more bytes must come.
 ///
@@ -84,12 +84,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Violation> {
         return Err(Violation::Flags);
     }
     let Some((remaining, len)) = read_length(bytes)? else { return Ok(None) };
-    let is_right = match form & 0xF0 {
-        EMPTY => remaining == 0,
-        TWO_BYTES => remaining == 2,
-        _ => remaining > 2,
-    };
-    if is_right { Ok(Some(Header { first, len, remaining })) } else { Err(Violation::Length) }
+    // What may be longer than three bytes may have any length above that.
+    if usize::from(form >> 5) == remaining.min(3) {
+        Ok(Some(Header { first, len, remaining }))
+    } else {
+        Err(Violation::Length)
+    }
 }
 
 /// Remaining Length (MQTT 2.2.3): its value and how many bytes are before its end, the first byte of the packet
@@ -113,6 +113,7 @@ fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
 
 /// The fixed header as it goes on the wire: `bytes[..len]`, Remaining Length in its shortest form. It is at most
 /// [`MAX_REMAINING`].
+#[inline(always)] // once, in `Writer::put_header`
 pub(crate) fn write(first: u8, remaining: usize) -> ([u8; 5], usize) {
     let mut bytes = [first; 5];
     let mut len = 1_usize;

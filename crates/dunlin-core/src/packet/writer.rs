@@ -18,6 +18,17 @@ impl<'o> Writer<'o> {
         Self { skip, out, written: 0, total: 0 }
     }
 
+    /// Begins another packet, of which `skip` bytes are left out.
+    pub fn begin(&mut self, skip: usize) {
+        self.skip = skip;
+        self.total = 0;
+    }
+
+    /// Bytes of the window that are free.
+    pub fn room(&self) -> usize {
+        self.out.len()
+    }
+
     /// Bytes that fell into the window.
     pub fn written(&self) -> usize {
         self.written
@@ -29,12 +40,14 @@ impl<'o> Writer<'o> {
     }
 
     pub fn put(&mut self, bytes: &[u8]) {
+        self.total = self.total.wrapping_add(bytes.len());
         let hidden = self.skip.min(bytes.len());
         self.skip = self.skip.wrapping_sub(hidden);
-        self.total = self.total.wrapping_add(bytes.len());
         let visible = bytes.get(hidden..).unwrap_or_default();
-        let room = self.out.get_mut(self.written..).unwrap_or_default();
-        self.written = self.written.wrapping_add(copy(room, visible));
+        let n = copy(self.out, visible);
+        self.written = self.written.wrapping_add(n);
+        let (_, rest) = core::mem::take(&mut self.out).split_at_mut_checked(n).unwrap_or_default();
+        self.out = rest;
     }
 
     /// `len` bytes follow that somebody else writes.

@@ -17,7 +17,7 @@ impl Ids {
 
     /// The next identifier that is not in use [MQTT-2.3.1-2]; `None` when all 65,535 are. One pass over those in use,
     /// which `mark_all` makes, serves until the first of them comes round.
-    pub fn allocate(&mut self, mark_all: impl Fn(&mut Self)) -> Option<PacketId> {
+    pub fn allocate(&mut self, mut mark_all: impl FnMut(&mut Self)) -> Option<PacketId> {
         // Each turn passes over one identifier in use, or zero.
         for _ in 0..0x1_0000_u32 {
             if self.free == 0 {

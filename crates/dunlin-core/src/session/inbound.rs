@@ -19,6 +19,7 @@
 use super::error::RestoreError;
 #[cfg(feature = "manual")]
 use super::event::Receipt;
+use super::incoming::Pause;
 #[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
 use super::outbound::Server;
@@ -69,6 +70,11 @@ impl Stage {
         matches!(self, Self::Unmarked | Self::Handled | Self::Forgetting | Self::Stale)
     }
 
+    /// Whether nothing but a PUBREL, which has not come, frees its entry.
+    fn awaits_pubrel(self) -> bool {
+        matches!(self, Self::Shown2 | Self::Unasked | Self::Unmarked | Self::Handled | Self::Known)
+    }
+
     /// Whether its acknowledgement must wait, and holds up those behind it.
     fn holds_up(self) -> bool {
         CAN_WAIT && matches!(self, Self::Shown1 | Self::Shown2 | Self::Unmarked)
@@ -105,8 +111,8 @@ pub(crate) struct Inbound<'s> {
 pub(crate) struct State {
     /// No acknowledgement is owed before this entry.
     next_ack: usize,
-    /// Where the last PUBREL found its entry: the next one's is likely to follow.
-    next_pubrel: usize,
+    /// Where `find` found an entry last: the next one is likely to follow it.
+    found: usize,
     /// No entry of QoS 2 has an identifier above this.
     highest: u16,
     /// Some entry may wait for a mark.
@@ -157,11 +163,10 @@ impl<'s> Inbound<'s> {
         // Servers count up: most messages are seen to be new at once.
         if is_qos2
             && id.get() <= self.at.highest
-            && let Some(index) = self.find(id)
+            && let Some(entry) = self.find(id)
         {
-            let entry = self.entry(index);
             if flags.is_dup() || !self.is_in_doubt(entry) {
-                return self.on_repeat(index, entry.stage);
+                return self.on_repeat(self.at.found, entry.stage);
             }
             self.forget_doubtful(wants_mark); // [MQTT-3.3.1-1]
             if wants_mark && entry.stage != Stage::Unasked {
@@ -256,34 +261,31 @@ impl<'s> Inbound<'s> {
     }
 
     /// A PUBREL. Always answered, known or not.
-    pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Verdict {
-        let Some(index) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
-        self.at.next_pubrel = index;
-        match self.entry(index).stage {
+    pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Pause {
+        let Some(entry) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
+        let index = self.at.found;
+        match entry.stage {
             Stage::Known | Stage::Pubrec if !wants_mark => self.owe(index, Stage::Pubcomp),
             Stage::Known | Stage::Pubrec | Stage::Unmarked | Stage::Handled | Stage::Stale if DURABLE => {
                 self.set(index, Stage::Forgetting);
             }
-            Stage::Forgetting | Stage::Pubcomp => return self.stall(),
+            Stage::Forgetting | Stage::Pubcomp => return self.wait(),
             _ => return self.owe_stray(id, Stage::Pubcomp),
         }
-        Verdict::Taken
+        Pause::GoOn
     }
 
     /// A PUBREC that fits no message of ours: the server waits for PUBREL.
-    pub fn on_stray_pubrec(&mut self, id: PacketId) -> Verdict {
+    pub fn on_stray_pubrec(&mut self, id: PacketId) -> Pause {
         self.owe_stray(id, Stage::Pubrel)
     }
 
-    fn owe_stray(&mut self, id: PacketId, stage: Stage) -> Verdict {
-        if self.table.len() == 0 && self.table.space() == 0 {
-            return Verdict::Taken;
-        }
-        if self.table.space() == 0 {
-            return self.stall();
+    fn owe_stray(&mut self, id: PacketId, stage: Stage) -> Pause {
+        if self.table.space() == 0 && self.table.len() > 0 {
+            return self.wait();
         }
         self.push(id, stage);
-        Verdict::Taken
+        Pause::GoOn
     }
 
     // The connection
@@ -313,7 +315,7 @@ impl<'s> Inbound<'s> {
         }
         self.at.has_mark = wants_mark;
         self.at.next_ack = 0;
-        self.at.next_pubrel = 0;
+        self.at.found = 0;
         self.at.stall = Stall::No;
     }
 
@@ -475,13 +477,17 @@ impl<'s> Inbound<'s> {
         self.at.sessions
     }
 
-    /// The entry of a QoS 2 message with this identifier, looked for where the next PUBREL is likely to find its own.
-    fn find(&self, id: PacketId) -> Option<usize> {
-        let start = self.at.next_pubrel;
+    /// The entry of a QoS 2 message with this identifier, which stands at `found` then. Looked for from there on, where
+    /// the next PUBREL is likely to find its own.
+    fn find(&mut self, id: PacketId) -> Option<Received> {
+        let start = self.at.found;
         let mut index = start;
         loop {
-            match self.table.get(index) {
-                Some(entry) if entry.id == id.get() && entry.stage >= Stage::Shown2 => return Some(index),
+            match self.table.get_mut(index) {
+                Some(entry) if entry.id == id.get() && entry.stage >= Stage::Shown2 => {
+                    self.at.found = index;
+                    return Some(*entry);
+                }
                 Some(_) => index = index.wrapping_add(1),
                 None => index = 0,
             }
@@ -491,8 +497,11 @@ impl<'s> Inbound<'s> {
         }
     }
 
-    fn entry(&self, index: usize) -> Received {
-        self.table.get(index).copied().unwrap_or(Received::FREE)
+    fn entry(&mut self, index: usize) -> Received {
+        match self.table.get_mut(index) {
+            Some(entry) => *entry,
+            None => Received::FREE,
+        }
     }
 
     fn set(&mut self, index: usize, stage: Stage) {
@@ -523,24 +532,35 @@ impl<'s> Inbound<'s> {
     }
 
     fn remove(&mut self, index: usize) {
+        if !(QOS2 || CAN_WAIT) {
+            return self.table.remove(0); // nothing stays behind what has left
+        }
         self.table.remove(index);
         self.at.next_ack = queue::moved(self.at.next_ack, index);
-        self.at.next_pubrel = queue::moved(self.at.next_pubrel, index);
+        self.at.found = queue::moved(self.at.found, index);
     }
 
     /// The packet stays in the inbox until something has left or been stored.
-    fn stall(&mut self) -> Verdict {
+    fn wait(&mut self) -> Pause {
         self.at.stall = Stall::Waiting;
+        Pause::Wait
+    }
+
+    fn stall(&mut self) -> Verdict {
+        self.wait();
         Verdict::Stall
     }
 
     /// Waits, if something that leaves or is stored frees an entry.
     fn stall_or_too_many(&mut self) -> Verdict {
-        let helps = |entry: &Received| {
-            let is_waiting = matches!(entry.stage, Stage::Forgetting | Stage::Stale | Stage::Shown1);
-            is_waiting || matches!(entry.stage, Stage::Puback | Stage::Pubcomp | Stage::Pubrec | Stage::Pubrel)
-        };
-        if self.table.iter().any(helps) { self.stall() } else { Verdict::TooMany }
+        let mut index = 0_usize;
+        while let Some(entry) = self.table.get_mut(index) {
+            if !entry.stage.awaits_pubrel() {
+                return self.stall();
+            }
+            index = index.wrapping_add(1);
+        }
+        Verdict::TooMany
     }
 
     fn unstall(&mut self) {
@@ -556,7 +576,7 @@ impl<'s> Inbound<'s> {
     pub fn into_parts(mut self) -> (State, &'s mut [Received], usize) {
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
         self.at.next_ack = 0;
-        self.at.next_pubrel = 0;
+        self.at.found = 0;
         self.at.highest = self.table.iter().map(|entry| entry.id).max().unwrap_or(0);
         let (table, count) = self.table.into_parts(Received::FREE);
         (self.at, table, count)
@@ -584,7 +604,7 @@ impl State {
     pub const fn new() -> Self {
         Self {
             next_ack: 0,
-            next_pubrel: 0,
+            found: 0,
             highest: u16::MAX,
             has_mark: false,
             is_unsettled: false,

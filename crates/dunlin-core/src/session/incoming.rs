@@ -13,7 +13,7 @@ use crate::packet::{PacketId, Violation, reader, subscribe};
 
 /// Why there is nothing to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pause {
+pub(crate) enum Pause {
     /// More bytes must come, or something must leave first.
     Wait,
     /// A packet was taken, or the connection is over: see what follows.
@@ -43,16 +43,13 @@ impl Session<'_> {
             let flags = Flags::new(header.first);
             let head = self.checked(publish::head(flags, body))?;
             let payload_len = header.remaining.wrapping_sub(head.len);
-            let is_new = self.admit_received(flags, head.id)?;
             inbox.take(len, payload_len, header.len.wrapping_add(2), head.topic_len);
+            let is_new = self.admit_received(flags, head.id)?;
             return if is_new { Ok(self.message(flags, head.id)) } else { Err(Pause::GoOn) };
         }
-        let is_suback = cfg!(feature = "subscribe") && header.first == header::SUBACK;
-        let kind = if is_suback { self.on_suback(body) } else { self.on_short(header.first, body) };
-        if kind != Err(Pause::Wait) {
-            inbox.take(len, header.remaining.wrapping_sub(2), 0, 0);
-        }
-        kind
+        let number = reader::number(body, 0).unwrap_or_default();
+        inbox.take(len, header.remaining.wrapping_sub(2), 0, 0);
+        self.on_answer(header.first, number, inbox.body())
     }
 
     /// Takes note of a message before it is shown. Whether it is to be shown.
@@ -97,22 +94,26 @@ impl Session<'_> {
         if self.link == time && is_asked_for { Ok(()) } else { Err(Violation::OutOfPlace) }
     }
 
-    /// The packets of two bytes after the header, and of none.
+    /// All but PUBLISH: a number of two bytes, where there is one, and return codes after that of a SUBACK.
     #[inline(never)]
-    fn on_short(&mut self, first: u8, body: &[u8]) -> Result<Kind, Pause> {
-        let durable = self.options.is_durable();
+    fn on_answer(&mut self, first: u8, number: u16, codes: &[u8]) -> Result<Kind, Pause> {
         match first {
-            header::CONNACK => return self.on_connack(body),
+            header::CONNACK => return self.on_connack(number),
             header::PINGRESP => {
                 self.keep_alive.on_answer(); // [MQTT-3.12.4-1]
                 return Err(Pause::GoOn);
             }
             _ => {}
         }
-        let id = self.checked(reader::packet_id(body, 0))?;
+        let Some(id) = PacketId::new(number) else {
+            return Err(self.fail(Fault::Malformed(Violation::PacketId))); // [MQTT-2.3.1-1]
+        };
         match first {
             header::PUBACK | header::PUBREC | header::PUBCOMP => return self.on_ack(first, id),
-            header::PUBREL if cfg!(feature = "qos2") => return Err(taken(self.inbound.on_pubrel(id, durable))),
+            header::PUBREL if cfg!(feature = "qos2") => {
+                return Err(self.inbound.on_pubrel(id, self.options.is_durable()));
+            }
+            header::SUBACK if cfg!(feature = "subscribe") => return self.on_suback(id, codes),
             header::UNSUBACK if cfg!(feature = "subscribe") && self.filters.on_unsuback(id) => {
                 return Ok(Kind::Unsubscribed(id));
             }
@@ -129,7 +130,7 @@ impl Session<'_> {
             Answer::Over => return Ok(Kind::Delivered(id)),
             Answer::Taken => return Err(Pause::GoOn),
             Answer::Unknown if cfg!(feature = "qos2") && first == header::PUBREC => {
-                if self.inbound.on_stray_pubrec(id) == Verdict::Stall {
+                if self.inbound.on_stray_pubrec(id) == Pause::Wait {
                     return Err(Pause::Wait);
                 }
             }
@@ -144,8 +145,8 @@ impl Session<'_> {
         Pause::GoOn
     }
 
-    fn on_connack(&mut self, body: &[u8]) -> Result<Kind, Pause> {
-        let resumed = match self.checked(connect::connack(body))? {
+    fn on_connack(&mut self, number: u16) -> Result<Kind, Pause> {
+        let resumed = match self.checked(connect::connack(number))? {
             Connack::Accepted { session_present } => session_present,
             Connack::Refused(refusal) => return Err(self.fail(Fault::Refused(refusal))), // [MQTT-3.2.2-5]
         };
@@ -168,10 +169,7 @@ impl Session<'_> {
         Ok(Kind::Connected { resumed })
     }
 
-    #[inline(never)]
-    fn on_suback(&mut self, body: &[u8]) -> Result<Kind, Pause> {
-        let id = self.checked(reader::packet_id(body, 0))?;
-        let codes = body.get(2..).unwrap_or_default();
+    fn on_suback(&mut self, id: PacketId, codes: &[u8]) -> Result<Kind, Pause> {
         self.checked(subscribe::check_codes(codes))?;
         #[cfg(feature = "table")]
         {
@@ -183,9 +181,4 @@ impl Session<'_> {
         let answered = self.filters.on_suback(id, codes);
         if self.checked(answered)? { Ok(Kind::Subscribed(Request::Filters(id))) } else { Err(self.ignore()) }
     }
-}
-
-/// A packet that has only an answer was taken, or must wait for its turn.
-fn taken(verdict: Verdict) -> Pause {
-    if verdict == Verdict::Stall { Pause::Wait } else { Pause::GoOn }
 }

@@ -45,9 +45,8 @@ impl KeepAlive {
         if now == self.now {
             return; // as most calls, where milliseconds are long
         }
-        let is_backwards = now < self.now;
-        if is_backwards {
-            self.silent = 0;
+        if now < self.now {
+            self.silent = u32::MAX;
             self.waited = 0;
         } else {
             let passed = u32::try_from(now.millis_since(self.now)).unwrap_or(u32::MAX);
@@ -55,8 +54,7 @@ impl KeepAlive {
             self.waited = self.waited.saturating_add(passed);
         }
         self.now = now;
-        let is_due = is_backwards || self.silent >= ping_after(keep_alive_s);
-        if is_due && keep_alive_s > 0 {
+        if keep_alive_s > 0 && self.silent >= ping_after(keep_alive_s) {
             if self.awaited == Awaited::Nothing {
                 self.waited = 0;
             }

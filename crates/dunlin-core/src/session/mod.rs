@@ -226,7 +226,10 @@ impl<'s> Session<'s> {
                 Err(Pause::Wait) if self.is_overdue() => {
                     self.fail(if self.link == Link::Up { Fault::Silent } else { Fault::ConnectTimeout });
                 }
-                Err(Pause::Wait) => return None,
+                Err(Pause::Wait) => {
+                    inbox.give_back();
+                    return None;
+                }
             }
         }
     }
@@ -550,7 +553,7 @@ impl<'s> Session<'s> {
     }
 
     fn allocate(&mut self) -> Option<PacketId> {
-        let (outbound, filters) = (&self.outbound, &self.filters);
+        let (outbound, filters) = (&mut self.outbound, &self.filters);
         #[cfg(feature = "table")]
         let table_id = self.table.id();
         self.ids.allocate(|ids| {
@@ -654,7 +657,7 @@ impl<'s> Session<'s> {
 
 /// Marks the identifiers of messages and requests. Apart from where they are given out, since it is seldom needed.
 #[inline(never)]
-fn mark_ids(outbound: &Outbound<'_>, filters: &Filters<'_>, ids: &mut Ids) {
+fn mark_ids(outbound: &mut Outbound<'_>, filters: &Filters<'_>, ids: &mut Ids) {
     outbound.mark_ids(ids);
     filters.mark_ids(ids);
 }

@@ -73,7 +73,7 @@ impl Sending {
 
     /// Whether no packet has begun to leave that has not left whole.
     pub fn is_nothing(&self) -> bool {
-        self.packet == Packet::NONE
+        self.packet.first == 0
     }
 
     /// Whether some bytes of a PUBLISH have left and others have not.
@@ -91,24 +91,25 @@ impl Session<'_> {
     #[inline(never)]
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         self.tick(now);
+        let mut writer = Writer::new(0, out);
         let mut written = 0_usize;
         // Each turn writes at least a byte, or ends the loop.
         loop {
-            if self.sending.packet == Packet::NONE {
+            if self.sending.is_nothing() {
                 self.sending.packet = self.choose();
-                if self.sending.packet == Packet::NONE {
+                if self.sending.is_nothing() {
                     break;
                 }
             }
-            let room = out.get_mut(written..).unwrap_or_default();
-            let room_len = room.len();
-            let (copied, total) = self.fill(room);
-            let is_cut = self.sending.sent == 0 && total > room_len;
-            if copied == 0 || (is_cut && written > 0) {
+            let room = writer.room();
+            self.fill(&mut writer);
+            let is_cut = self.sending.sent == 0 && writer.total() > room;
+            if writer.written() == written || (is_cut && written > 0) {
                 break;
             }
-            written = written.wrapping_add(copied);
-            self.advance(copied, total);
+            let copied = writer.written().wrapping_sub(written);
+            written = writer.written();
+            self.advance(copied, writer.total());
         }
         if written > 0 {
             self.keep_alive.sent();
@@ -249,27 +250,25 @@ impl Session<'_> {
         None
     }
 
-    /// Writes what is being sent from where it stopped. Gives how many bytes were written, and how many the packet has.
-    fn fill(&self, out: &mut [u8]) -> (usize, usize) {
+    /// Writes what is being sent from where it stopped.
+    fn fill(&mut self, writer: &mut Writer<'_>) {
         let Sending { packet: Packet { first, id }, sent } = self.sending;
-        let mut writer = Writer::new(sent, out);
-        match first {
-            0 => {}
-            header::PUBLISH => self.outbound.write_publish(&mut writer),
-            header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE => {
-                // Measured by the very code that writes it.
-                let mut measure = Writer::new(usize::MAX, &mut []);
-                self.write_body(&mut measure);
-                writer.put_header(first, measure.total());
-                self.write_body(&mut writer);
-            }
-            header::PINGREQ | header::DISCONNECT => writer.put(&[first, 0]),
-            _ => {
-                let [high, low] = id.to_be_bytes();
-                writer.put(&[first, 2, high, low]); // [MQTT-2.3.1-6]
-            }
+        if matches!(first, header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE) {
+            // Measured by the very code that writes it.
+            writer.begin(usize::MAX);
+            self.write_body(writer);
+            let remaining = writer.total();
+            writer.begin(sent);
+            writer.put_header(first, remaining);
+            return self.write_body(writer);
         }
-        (writer.written(), writer.total())
+        writer.begin(sent);
+        if first == header::PUBLISH {
+            return self.outbound.write_publish(writer);
+        }
+        let [high, low] = id.to_be_bytes();
+        let (id_len, len) = if id == 0 { (0, 2) } else { (2, 4) };
+        writer.put([first, id_len, high, low].get(..len).unwrap_or_default()); // [MQTT-2.3.1-6]
     }
 
     /// What follows the fixed header of a CONNECT or request.

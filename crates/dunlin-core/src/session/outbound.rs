@@ -162,18 +162,15 @@ impl<'s> Outbound<'s> {
     // Requests of the application
 
     /// Makes room for one message that takes `stored` bytes.
+    #[inline(never)] // apart from what `admit` holds in registers
     pub fn make_room(&mut self, stored: usize) -> Result<(), NoRoom> {
         if stored > self.tx.len() {
             return Err(NoRoom::Ever);
         }
-        if !self.has_room(stored) {
+        if stored > self.room() {
             self.close_up();
         }
-        if self.has_room(stored) { Ok(()) } else { Err(NoRoom::Now) }
-    }
-
-    fn has_room(&self, stored: usize) -> bool {
-        self.slots.space() > 0 && stored <= self.room()
+        if stored > self.room() || self.slots.space() == 0 { Err(NoRoom::Now) } else { Ok(()) }
     }
 
     /// Bytes of `tx` behind the last message.
@@ -359,19 +356,23 @@ impl<'s> Outbound<'s> {
         let is_forgotten = server == Server::HasForgotten;
         let mut index = 0_usize;
         while let Some(slot) = self.slots.get_mut(index) {
+            let mut dup = None;
             match slot.stage {
                 Stage::Queued if slot.id == 0 => {
                     self.remove(index); // [MQTT-4.3.1-1]
                     continue;
                 }
                 Stage::Sent1 | Stage::Sent2 if QOS1 => {
-                    set_dup(self.tx, slot.at, DUP); // [MQTT-3.3.1-1]
+                    dup = Some(DUP); // [MQTT-3.3.1-1]
                     slot.stage = Stage::Queued;
                 }
-                Stage::Queued | Stage::Unstored if QOS1 && is_forgotten => set_dup(self.tx, slot.at, 0), // [MQTT-3.1.2-6]
+                Stage::Queued | Stage::Unstored if QOS1 && is_forgotten => dup = Some(0), // [MQTT-3.1.2-6]
                 Stage::Unmarked | Stage::Release if QOS2 && is_forgotten => slot.stage = Stage::Forgotten,
                 Stage::Released if QOS2 => slot.stage = Stage::Release,
                 _ => {}
+            }
+            if let Some(dup) = dup {
+                set_dup(self.tx, slot.at, dup);
             }
             index = index.wrapping_add(1);
         }
@@ -386,7 +387,7 @@ impl<'s> Outbound<'s> {
             return None;
         }
         let mut index = 0_usize;
-        while let Some(slot) = self.slots.get(index) {
+        while let Some(slot) = self.slots.get_mut(index) {
             let notice = match slot.stage {
                 Stage::Forgotten => Notice::Forgotten,
                 Stage::Replaced => Notice::Replaced,
@@ -430,7 +431,7 @@ impl<'s> Outbound<'s> {
     /// Whether a PUBLISH is to leave, with at most `window` unacknowledged; [`write_publish`](Self::write_publish) then
     /// writes it. Those that are unacknowledged stand before it.
     pub fn has_publish(&mut self, window: u16) -> bool {
-        while let Some(slot) = self.slots.get(self.at.next_publish) {
+        while let Some(slot) = self.slots.get_mut(self.at.next_publish) {
             match slot.stage {
                 Stage::Queued => return slot.id == 0 || self.at.next_publish < usize::from(window),
                 Stage::Unstored => return false,
@@ -446,9 +447,10 @@ impl<'s> Outbound<'s> {
     }
 
     /// Writes the PUBLISH that is being sent; of one with an external payload, all that comes before that.
-    pub fn write_publish(&self, writer: &mut Writer<'_>) {
-        let Some(slot) = self.slots.get(self.at.next_publish) else { return };
-        let stored = self.stored(slot);
+    pub fn write_publish(&mut self, writer: &mut Writer<'_>) {
+        let Some(slot) = self.slots.get_mut(self.at.next_publish) else { return };
+        let slot = *slot;
+        let stored = self.stored(&slot);
         #[cfg(feature = "large")]
         if slot.held == Held::Head {
             let (head, payload) = split_external(stored);
@@ -530,9 +532,11 @@ impl<'s> Outbound<'s> {
     }
 
     /// Marks the identifiers in use.
-    pub fn mark_ids(&self, ids: &mut Ids) {
-        for slot in self.slots.iter() {
+    pub fn mark_ids(&mut self, ids: &mut Ids) {
+        let mut index = 0_usize;
+        while let Some(slot) = self.slots.get_mut(index) {
             ids.mark(slot.id);
+            index = index.wrapping_add(1);
         }
     }
 
@@ -546,10 +550,10 @@ impl<'s> Outbound<'s> {
 
     /// The slot with this identifier, looked for from `start` on and then before it: what comes in order is found at
     /// once.
-    fn find(&self, id: PacketId, start: usize) -> Option<usize> {
+    fn find(&mut self, id: PacketId, start: usize) -> Option<usize> {
         let mut index = start;
         loop {
-            match self.slots.get(index) {
+            match self.slots.get_mut(index) {
                 Some(slot) if slot.id == id.get() => return Some(index),
                 Some(_) => index = index.wrapping_add(1),
                 None => index = 0,
@@ -598,10 +602,16 @@ impl<'s> Outbound<'s> {
 
     /// Frees the slot at `index`.
     fn remove(&mut self, index: usize) {
-        self.slots.remove(index);
-        self.at.released = queue::moved(self.at.released, index);
-        self.at.next_release = queue::moved(self.at.next_release, index);
-        self.at.next_publish = queue::moved(self.at.next_publish, index);
+        if QOS1 {
+            self.slots.remove(index);
+            if QOS2 {
+                self.at.released = queue::moved(self.at.released, index);
+                self.at.next_release = queue::moved(self.at.next_release, index);
+            }
+            self.at.next_publish = queue::moved(self.at.next_publish, index);
+        } else {
+            self.slots.remove(0); // nothing stays behind what has left
+        }
         if self.slots.len() == 0 {
             self.at.tail = 0;
         }

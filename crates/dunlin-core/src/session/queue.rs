@@ -50,11 +50,11 @@ impl<'s, T: Copy> Queue<'s, T> {
 
     /// Moves the item at `from` down to `to`; those between move up by one.
     pub fn lower(&mut self, to: usize, from: usize) {
-        let Some(item) = self.get(from) else { return };
+        let Some(item) = self.get_mut(from) else { return };
         let mut carried = *item;
         for index in to..from.wrapping_add(1) {
             let Some(place) = self.get_mut(index) else { return };
-            core::mem::swap(place, &mut carried);
+            carried = core::mem::replace(place, carried); // `swap` goes through a loop of its own
         }
     }
 
