@@ -1,6 +1,7 @@
 //! A session and its store, in the order that makes both survive a power cut: store first, then send.
 
 use core::fmt;
+use core::pin::pin;
 
 use dunlin_core::{
     Event, External, Fault, Filter, Inbox, Instant, Mark, PacketId, Publish, QoS, Ready, RestoreError, Restored,
@@ -78,57 +79,27 @@ impl<'s, S: Store> Durable<'s, S> {
     ///
     /// # Errors
     /// The store could not be read.
-    pub fn recover(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
-        let mut durable = Self::new(session, store);
-        durable.restore()?;
-        Ok(durable)
+    pub fn recover(mut session: Session<'s>, mut store: S) -> Result<Self, StoreError<S::Error>> {
+        let mut recovery = Recovery::default();
+        restore(&mut session, &mut store, &mut recovery)?;
+        let order = number(&mut session, &store);
+        Ok(Self { session, store, order, recovery })
     }
 
     /// As [`recover`](Self::recover), for executors.
     ///
     /// # Errors
     /// The same.
-    pub async fn recover_async(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
-        let mut durable = Self::new(session, store);
-        durable.restore_async().await?;
-        Ok(durable)
-    }
-
-    fn new(mut session: Session<'s>, store: S) -> Self {
-        let mut order = 0_u32;
-        if let Some((id, last)) = store.last() {
-            order = last.wrapping_add(1);
-            let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
-            // There is always room for it.
-            let _ = session.restore(Restored::NextId(next));
-        }
-        Self { session, store, order, recovery: Recovery::default() }
+    pub async fn recover_async(mut session: Session<'s>, mut store: S) -> Result<Self, StoreError<S::Error>> {
+        let mut recovery = Recovery::default();
+        restore_async(&mut session, &mut store, &mut recovery).await?;
+        let order = number(&mut session, &store);
+        Ok(Self { session, store, order, recovery })
     }
 
     /// What came back after the restart, and what did not.
     pub fn recovery(&self) -> Recovery {
         self.recovery
-    }
-
-    /// Everything the store keeps, as far as the session has room. What it has already is not given again.
-    fn restore(&mut self) -> Result<(), StoreError<S::Error>> {
-        self.recovery.waiting = 0;
-        let mut index = 0_usize;
-        while self.recovery.take(&mut self.session, &self.store, index) {
-            block_on(self.store.seek(index))?;
-            index = index.wrapping_add(1);
-        }
-        Ok(())
-    }
-
-    async fn restore_async(&mut self) -> Result<(), StoreError<S::Error>> {
-        self.recovery.waiting = 0;
-        let mut index = 0_usize;
-        while self.recovery.take(&mut self.session, &self.store, index) {
-            self.store.seek(index).await?;
-            index = index.wrapping_add(1);
-        }
-        Ok(())
     }
 
     // Requests
@@ -141,7 +112,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`PublishError`] leaves session and store as they were.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
         let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
-        let outcome = block_on(store.put(unfinished.id, order, publish));
+        let outcome = block_on(pin!(store.put(unfinished.id, order, publish)));
         unfinished.end(outcome)
     }
 
@@ -172,10 +143,10 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// Any [`FilterError`] leaves session and store as they were.
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
-        block_on(self.store.subscribe(filter)).map_err(FilterError::Store)?;
+        block_on(pin!(self.store.subscribe(filter))).map_err(FilterError::Store)?;
         let outcome = self.session.subscribe(core::slice::from_ref(filter));
         if outcome.is_err() {
-            block_on(self.store.unsubscribe(filter.text())).map_err(FilterError::Store)?;
+            block_on(pin!(self.store.unsubscribe(filter.text()))).map_err(FilterError::Store)?;
         }
         outcome.map_err(FilterError::Session)
     }
@@ -199,7 +170,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`FilterError`] leaves the session as it was.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
         let id = self.session.unsubscribe(&[filter]).map_err(FilterError::Session)?;
-        block_on(self.store.unsubscribe(filter)).map_err(FilterError::Store)?;
+        block_on(pin!(self.store.unsubscribe(filter))).map_err(FilterError::Store)?;
         Ok(id)
     }
 
@@ -222,7 +193,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
         if self.recovery.waiting > 0 {
             self.session.lost();
-            self.restore()?;
+            restore(&mut self.session, &mut self.store, &mut self.recovery)?;
         }
         self.session.open(now, inbox);
         Ok(())
@@ -235,7 +206,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub async fn open_async(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
         if self.recovery.waiting > 0 {
             self.session.lost();
-            self.restore_async().await?;
+            restore_async(&mut self.session, &mut self.store, &mut self.recovery).await?;
         }
         self.session.open(now, inbox);
         Ok(())
@@ -292,7 +263,7 @@ impl<'s, S: Store> Durable<'s, S> {
             match fill(&mut self.session, now, out, &mut written) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    block_on(self.store.read(key, offset, bytes))?;
+                    block_on(pin!(self.store.read(key, offset, bytes)))?;
                     self.session.supplied(bytes.len());
                 }
             }
@@ -324,7 +295,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// The store failed; nothing is lost, and it is stored the next time.
     pub fn settle(&mut self) -> Result<(), StoreError<S::Error>> {
         while let Some(marks) = Marks::of(&self.session) {
-            block_on(self.store.mark(marks.all()))?;
+            block_on(pin!(self.store.mark(marks.all())))?;
             marks.stored(&mut self.session);
         }
         Ok(())
@@ -369,13 +340,51 @@ impl<'s, S: Store> Durable<'s, S> {
     }
 }
 
-impl Recovery {
-    /// Gives the session the entry that the store has found, unless it is the first time that it is asked. `false`: that
-    /// was the last one.
-    fn take<S: Store>(&mut self, session: &mut Session<'_>, store: &S, index: usize) -> bool {
-        if index == 0 {
-            return true;
+/// Gives the session everything that the store keeps, as far as it has room. What it has already is not given again.
+fn restore<S: Store>(
+    session: &mut Session<'_>,
+    store: &mut S,
+    recovery: &mut Recovery,
+) -> Result<(), StoreError<S::Error>> {
+    recovery.waiting = 0;
+    let mut index = 0_usize;
+    loop {
+        block_on(pin!(store.seek(index)))?;
+        if !recovery.take(session, store) {
+            return Ok(());
         }
+        index = index.wrapping_add(1);
+    }
+}
+
+async fn restore_async<S: Store>(
+    session: &mut Session<'_>,
+    store: &mut S,
+    recovery: &mut Recovery,
+) -> Result<(), StoreError<S::Error>> {
+    recovery.waiting = 0;
+    let mut index = 0_usize;
+    loop {
+        store.seek(index).await?;
+        if !recovery.take(session, store) {
+            return Ok(());
+        }
+        index = index.wrapping_add(1);
+    }
+}
+
+/// The order of the next message, which comes after the one that was stored last, also by its identifier.
+fn number<S: Store>(session: &mut Session<'_>, store: &S) -> u32 {
+    let Some((id, last)) = store.last() else { return 0 };
+    let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
+    // There is always room for it.
+    let _ = session.restore(Restored::NextId(next));
+    last.wrapping_add(1)
+}
+
+impl Recovery {
+    /// Gives the session the entry that the store has found. `false`: there is none.
+    fn take<S: Store>(&mut self, session: &mut Session<'_>, store: &S) -> bool {
         // Reading all of it may have shown more.
         self.damage = store.damage();
         let Some(entry) = store.found() else { return false };

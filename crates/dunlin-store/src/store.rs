@@ -1,6 +1,7 @@
 //! What a session needs to survive, and what keeps it: [`Store`].
 
 use core::fmt;
+use core::future::Future;
 
 use dunlin_core::{Filter, Mark, PacketId, Publish};
 
@@ -75,6 +76,49 @@ pub trait Store {
     /// What was found that could not be read, when the store was opened.
     fn damage(&self) -> Damage;
 }
+
+/// A store that lies elsewhere, in a static for example.
+impl<S: Store> Store for &mut S {
+    type Error = S::Error;
+
+    fn put(&mut self, id: PacketId, order: u32, publish: &Publish<'_>) -> impl Future<Output = Outcome<S>> {
+        S::put(self, id, order, publish)
+    }
+
+    fn mark(&mut self, marks: &[Mark]) -> impl Future<Output = Outcome<S>> {
+        S::mark(self, marks)
+    }
+
+    fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> impl Future<Output = Outcome<S>> {
+        S::read(self, order, offset, out)
+    }
+
+    fn subscribe(&mut self, filter: &Filter<'_>) -> impl Future<Output = Outcome<S>> {
+        S::subscribe(self, filter)
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> impl Future<Output = Outcome<S>> {
+        S::unsubscribe(self, filter)
+    }
+
+    fn seek(&mut self, index: usize) -> impl Future<Output = Outcome<S>> {
+        S::seek(self, index)
+    }
+
+    fn found(&self) -> Option<Entry<'_>> {
+        S::found(self)
+    }
+
+    fn last(&self) -> Option<(PacketId, u32)> {
+        S::last(self)
+    }
+
+    fn damage(&self) -> Damage {
+        S::damage(self)
+    }
+}
+
+type Outcome<S> = Result<(), StoreError<<S as Store>::Error>>;
 
 /// One thing that a store keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,15 +14,22 @@ const LEN: u32 = 4 * 4096;
 
 #[cfg(feature = "store")]
 mod durable {
+    use core::mem::MaybeUninit;
+    use core::ptr::addr_of_mut;
+
     use super::*;
     use dunlin_core::Session;
     use dunlin_store::{Blocking, Durable, FlashStore};
     use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 
-    pub type Client = Durable<'static, FlashStore<Blocking<Flash>>>;
+    type Store = FlashStore<Blocking<Flash>>;
+    pub type Client = Durable<'static, &'static mut Store>;
+
+    static mut STORE: MaybeUninit<Store> = MaybeUninit::uninit();
 
     pub fn recover(session: Session<'static>) -> Option<Client> {
-        let store = FlashStore::mount_blocking(Flash, 0..LEN).ok()?;
+        // SAFETY: called once, by nobody but the application.
+        let store = unsafe { (*addr_of_mut!(STORE)).write(FlashStore::new(Blocking(Flash), 0..LEN)) };
         Durable::recover(session, store).ok()
     }
 

@@ -15,8 +15,9 @@ mod record;
 mod table;
 mod whole;
 
-use core::future::Future;
+use core::future::{Future, ready};
 use core::ops::Range;
+use core::pin::pin;
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS};
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
@@ -24,17 +25,18 @@ use sequential_storage::Error;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
+use crate::block::block_on;
 use crate::store::{Damage, Entry, Store, StoreError};
 use record::{HEAD, KEY, PREFIX};
 use table::{Action, Cell, Job, Table, kind};
 use whole::Whole;
 
-/// How often a record is written before the flash is called unreliable.
-const TRIES: usize = 4;
+/// How often a record is written again before the flash is called unreliable.
+const TRIES: u8 = 3;
 /// RETAIN beside the quality of service.
 const RETAIN: u8 = 4;
 
-type Map<F> = MapStorage<u16, Whole<F>, Cache<Uncached, Uncached, Uncached, u16>>;
+type Map<'a, F> = MapStorage<u16, Whole<'a, F>, Cache<Uncached, Uncached, Uncached, u16>>;
 
 /// A store on NOR flash.
 ///
@@ -45,7 +47,8 @@ type Map<F> = MapStorage<u16, Whole<F>, Cache<Uncached, Uncached, Uncached, u16>
 ///
 /// For flash with a blocking driver, wrap it: [`Blocking`].
 pub struct FlashStore<N: NorFlash, const C: usize = 25, const R: usize = 21, const B: usize = 1024> {
-    map: Map<N>,
+    flash: N,
+    range: Range<u32>,
     table: Table<N, C, R, B>,
     buffer: [u8; B],
 }
@@ -53,6 +56,17 @@ pub struct FlashStore<N: NorFlash, const C: usize = 25, const R: usize = 21, con
 type Outcome<T, N> = Result<T, StoreError<<N as ErrorType>::Error>>;
 
 impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, C, R, B> {
+    /// The store in this range of the flash, in bytes. Reads nothing yet: whatever is asked of it first opens it, with the
+    /// errors of [`mount`](Self::mount). Before that, [`last`](Store::last) and [`damage`](Store::damage) know nothing.
+    ///
+    /// Something of this size is better not moved. Where the stack is small, keep it in a static, and give
+    /// [`Durable`](crate::Durable) a `&mut` to it.
+    pub const fn new(flash: N, range: Range<u32>) -> Self {
+        const { assert!(C > 1 && C < 256, "a key has a byte for the cell") };
+        const { assert!(KEY + HEAD + 2 * R <= B, "identifiers received must fit a record") };
+        Self { flash, range, table: Table::new(), buffer: [0; B] }
+    }
+
     /// Opens the store in this range of the flash, in bytes; makes an empty one where there is none.
     ///
     /// What a power cut left half done is brought to an end. [`damage`](Store::damage) tells whether anything was
@@ -61,91 +75,78 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
     /// # Errors
     /// [`StoreError`]: the store is of another format, larger than the tables of this program, or cannot be reached.
     pub async fn mount(flash: N, range: Range<u32>) -> Outcome<Self, N> {
-        let mut store = Self::new(flash, range)?;
-        store.run(Job::Recover).await?;
+        let mut store = Self::new(flash, range);
+        store.run(Job::Done).await?;
         Ok(store)
-    }
-
-    fn new(flash: N, range: Range<u32>) -> Outcome<Self, N> {
-        const { assert!(C > 1 && C < 256, "a key has a byte for the cell") };
-        const { assert!(KEY + HEAD + 2 * R <= B, "identifiers received must fit a record") };
-        let is_inside = usize::try_from(range.end).is_ok_and(|end| end <= flash.capacity());
-        let page = u32::try_from(N::ERASE_SIZE).unwrap_or(u32::MAX);
-        let is_whole = range.start.is_multiple_of(page) && range.end.is_multiple_of(page);
-        let flash = Whole::new(flash, range);
-        let config = MapConfig::try_new(0..flash.len()).ok().filter(|_| is_inside & is_whole);
-        let config = config.ok_or(StoreError::Region)?;
-        // One page is always free to move into.
-        let pages = usize::try_from(flash.pages()).unwrap_or_default().saturating_sub(1);
-        let map = MapStorage::new(flash, config, Cache::new_uncached());
-        Ok(Self { map, table: Table::new(pages), buffer: [0; B] })
     }
 
     /// Gives the flash back.
     pub fn into_flash(self) -> N {
-        self.map.destroy().0.into_inner()
+        self.flash
     }
 
     /// The flash, to be looked at.
     pub fn flash(&mut self) -> &mut N {
-        self.map.flash().inner()
+        &mut self.flash
     }
 
     /// Does a job, one record at a time. What was being written when a future was dropped is looked up first: it is
     /// there or not, as after a power cut. A mount begins in the same way.
     async fn run(&mut self, mut job: Job<'_>) -> Outcome<(), N> {
-        let Self { map, table, buffer } = self;
-        if table.is_unsure {
-            map.flash().finish().await.map_err(StoreError::Medium)?;
-            table.clear();
-            let scanned = 'scan: {
-                let mut items = match map.fetch_all_items(buffer).await {
-                    Ok(items) => items,
-                    Err(error) => break 'scan Err(medium(error)),
-                };
-                loop {
+        let Self { flash, range, table, buffer } = self;
+        let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
+        let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
+        let pages = flash.pages();
+        let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
+        let mut is_reset = false;
+        while table.is_unsure {
+            map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
+            table.clear(pages);
+            let outcome = match map.fetch_all_items(buffer).await {
+                Err(error) => Err(medium(error)),
+                Ok(mut items) => loop {
                     match items.next::<&[u8]>(buffer).await {
+                        Err(error) => break Err(medium(error)),
+                        Ok(None) => break Ok(()),
                         Ok(Some((key, bytes))) => {
                             if let Err(error) = table.see(key, bytes) {
-                                break 'scan Err(error);
+                                break Err(error);
                             }
                         }
-                        Ok(None) => break 'scan Ok(()),
-                        Err(error) => break 'scan Err(medium(error)),
                     }
-                }
+                },
             };
-            match scanned {
-                Err(StoreError::Unreliable) => {
-                    map.erase_all().await.map_err(medium)?;
-                    table.clear();
+            match outcome {
+                // These are no pages of a map.
+                Err(StoreError::Unreliable) if !is_reset => {
                     table.damage.is_reset = true;
+                    is_reset = true;
                 }
-                other => other?,
+                outcome => {
+                    outcome?;
+                    break;
+                }
             }
         }
-        'steps: while let Some(step) = table.plan(&mut job)? {
-            let key = record::key(step.cell.index);
-            for _ in 0..TRIES {
-                if let Action::Write(number) = step.action {
-                    match map.store_item(buffer, &key, &table.draft(&step, number)).await {
-                        Err(Error::FullStorage) => return Err(StoreError::Full),
-                        Err(Error::Storage { value, .. }) => return Err(StoreError::Medium(value)),
-                        _ => {}
+        loop {
+            let action = table.plan(&mut job)?;
+            let key = record::key(table.cell.index);
+            let mut tries = TRIES;
+            loop {
+                match action {
+                    Action::Nothing => return Ok(()),
+                    Action::Read => {}
+                    Action::Write => {
+                        sure(map.store_item(buffer, &key, &table.draft(&job)).await)?;
                     }
                 }
-                let opened = match map.fetch_item::<&[u8]>(buffer, &key).await {
-                    Ok(bytes) => bytes.and_then(|bytes| record::open(key, bytes)),
-                    Err(Error::Storage { value, .. }) => return Err(StoreError::Medium(value)),
-                    Err(_) => None,
-                };
-                if table.note(&step, &mut job, opened)? {
-                    continue 'steps;
+                let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();
+                if table.note(action, &mut job, bytes.and_then(|bytes| record::open(key, bytes)))? {
+                    break;
                 }
+                tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
             }
-            return Err(StoreError::Unreliable);
         }
-        Ok(())
     }
 }
 
@@ -180,7 +181,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
     }
 
     fn found(&self) -> Option<Entry<'_>> {
-        let Cell { kind, id, order, len, .. } = self.table.found;
+        let Cell { kind, id, order, len, .. } = self.table.cell;
         let id = PacketId::new(id);
         if kind < kind::MESSAGE {
             return Some(if kind == kind::RECEIVED { Entry::Received(id?) } else { Entry::Released(id?) });
@@ -216,11 +217,21 @@ fn prefix(flags: u8, text: &[u8]) -> [u8; PREFIX] {
 fn medium<E>(error: Error<E>) -> StoreError<E> {
     match error {
         Error::Storage { value, .. } => StoreError::Medium(value),
+        Error::FullStorage => StoreError::Full,
         _ => StoreError::Unreliable,
     }
 }
 
-/// Flash with a blocking driver, as one for executors that is always ready.
+/// What the map did or found. What it complains of otherwise shows when it is read.
+fn sure<T, E>(outcome: Result<T, Error<E>>) -> Result<Option<T>, StoreError<E>> {
+    match outcome.map_err(medium) {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Unreliable) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Flash with a blocking driver, as one for executors that is always ready: what is asked is done at once.
 #[derive(Clone, Debug)]
 pub struct Blocking<F>(pub F);
 
@@ -231,8 +242,8 @@ impl<F: embedded_storage::nor_flash::ErrorType> ErrorType for Blocking<F> {
 impl<F: embedded_storage::nor_flash::ReadNorFlash> ReadNorFlash for Blocking<F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.read(offset, bytes)
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), Self::Error>> {
+        ready(self.0.read(offset, bytes))
     }
 
     fn capacity(&self) -> usize {
@@ -244,12 +255,12 @@ impl<F: embedded_storage::nor_flash::NorFlash> NorFlash for Blocking<F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
-        self.0.erase(from, to)
+    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), Self::Error>> {
+        ready(self.0.erase(from, to))
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.0.write(offset, bytes)
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), Self::Error>> {
+        ready(self.0.write(offset, bytes))
     }
 }
 
@@ -262,8 +273,8 @@ where
     /// # Errors
     /// The same.
     pub fn mount_blocking(flash: N, range: Range<u32>) -> Result<Self, StoreError<N::Error>> {
-        let mut store = Self::new(Blocking(flash), range)?;
-        crate::block::block_on(store.run(Job::Recover))?;
+        let mut store = Self::new(Blocking(flash), range);
+        block_on(pin!(store.run(Job::Done)))?;
         Ok(store)
     }
 }

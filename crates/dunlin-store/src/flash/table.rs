@@ -44,8 +44,8 @@ pub mod kind {
 
 /// What somebody wants of the store.
 pub enum Job<'a> {
-    /// To know everything, after a restart.
-    Recover,
+    /// Nothing (more) but to know everything.
+    Done,
     /// To keep a message or filter: its cell, and its contents.
     Keep(Cell, [u8; record::PREFIX], &'a [u8], &'a [u8]),
     /// To forget a filter.
@@ -57,23 +57,12 @@ pub enum Job<'a> {
     Read(u32, usize, &'a mut [u8]),
 }
 
-/// A record to write or to read.
-pub struct Step<'a> {
-    pub cell: Cell,
-    pub action: Action,
-    prefix: [u8; record::PREFIX],
-    text: &'a [u8],
-    payload: &'a [u8],
-}
-
+/// What is to be done with the record of a cell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// To be written with this number.
-    Write(u32),
-    /// To be read, and to say this.
-    Find,
-    /// To be read, beyond the table.
-    Adopt,
+    Nothing,
+    Write,
+    Read,
 }
 
 /// See the module. The sizes are those of the store.
@@ -84,8 +73,8 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     ids: [[u8; 2]; R],
     /// Pages that hold records at any time.
     pages: usize,
-    /// What was looked for last, or nothing.
-    pub found: Cell,
+    /// What is to be written or read, or was found last.
+    pub cell: Cell,
     /// The number of the next record.
     pub number: u32,
     /// The message that was put last: its identifier, or 0, and its order.
@@ -151,23 +140,23 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
 
     /// Bytes of flash that a record with so many bytes of contents takes.
     const fn item(body: usize) -> usize {
-        let data = body.saturating_add(HEAD + KEY);
-        Self::OVERHEAD.saturating_add(data.div_ceil(Self::WORD).saturating_mul(Self::WORD))
+        let data = body.wrapping_add(HEAD + KEY);
+        Self::OVERHEAD.wrapping_add(data.div_ceil(Self::WORD).wrapping_mul(Self::WORD))
     }
 
     /// Whether records that take so many bytes fit, whatever order they are written in, if the biggest of them takes so
     /// many: up to that many may be left at the end of a page.
     fn fits(&self, used: usize, biggest: usize) -> bool {
-        self.pages.saturating_mul(Self::PAGE.saturating_sub(biggest)) >= used
+        self.pages.wrapping_mul(Self::PAGE.saturating_sub(biggest)) >= used
     }
 
     /// A table that knows nothing; to be [`clear`](Self::clear)ed before it is used.
-    pub const fn new(pages: usize) -> Self {
+    pub const fn new() -> Self {
         Self {
             cells: [NOTHING; C],
             ids: [[0; 2]; R],
-            pages,
-            found: NOTHING,
+            pages: 0,
+            cell: NOTHING,
             number: 0,
             last: (0, 0),
             census: None,
@@ -178,8 +167,10 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
+    /// Forgets everything, on flash of so many pages.
+    pub fn clear(&mut self, pages: u32) {
+        // One page is always free to move into.
+        self.pages = usize::try_from(pages).unwrap_or_default().wrapping_sub(1);
         for (cell, index) in self.cells.iter_mut().zip(0..) {
             *cell = Cell { index, ..NOTHING };
         }
@@ -245,89 +236,79 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         })
     }
 
-    /// The next thing to do for this job.
-    pub fn plan<'a>(&mut self, job: &mut Job<'a>) -> Result<Option<Step<'a>>, StoreError<N::Error>> {
+    /// The next thing to do for this job, with the record of [`cell`](Self::cell).
+    #[inline(never)] // in a future, what is computed lies in memory
+    pub fn plan(&mut self, job: &mut Job<'_>) -> Result<Action, StoreError<N::Error>> {
         if self.is_unsure {
             // There may be keys beyond those of this program; most of them hold nothing.
             let (index, end) = self.foreign;
             if index < end {
                 self.foreign.0 = index.saturating_add(1);
-                return Ok(Some(Step::read(Cell { index, ..NOTHING }, Action::Adopt)));
+                self.cell = Cell { index, ..NOTHING };
+                return Ok(Action::Read);
             }
             if self.census.is_some_and(|census| census != self.sum()) {
                 self.lost();
             }
             self.is_unsure = false;
         }
-        match core::mem::replace(job, Job::Recover) {
-            Job::Recover => Ok(None),
-            Job::Keep(cell, prefix, text, payload) => self.keep(cell, prefix, text, payload).map(Some),
-            Job::Forget(cell) => Ok(self.change(&cell, kind::GONE)),
-            Job::Mark(marks) => self.mark(marks, job),
-            Job::Seek(index) => {
-                let ids = self.ids();
-                let cell = match ids.get(index) {
-                    Some(id) => Some(Cell { kind: kind::RECEIVED, id: u16::from_be_bytes(*id), ..NOTHING }),
-                    None => self.nth(index.saturating_sub(ids.len())),
-                };
-                self.found = cell.unwrap_or(NOTHING);
-                if self.found.kind < kind::MESSAGE {
-                    return Ok(None);
-                }
-                *job = Job::Seek(index);
-                Ok(Some(Step::read(self.found, Action::Find)))
+        let cell = match job {
+            Job::Done => return Ok(Action::Nothing),
+            Job::Keep(cell, _, text, payload) => return self.keep(*cell, text.len(), payload.len()),
+            Job::Forget(cell) => return Ok(self.change(cell, kind::GONE)),
+            Job::Mark(marks) => return self.mark(marks),
+            Job::Seek(index) => self.nth(*index).unwrap_or(NOTHING),
+            Job::Read(order, ..) => {
+                let is_it = |cell: &&Cell| cell.kind == kind::MESSAGE && cell.order == *order;
+                self.cells.iter().find(is_it).copied().ok_or(StoreError::Unreliable)?
             }
-            Job::Read(order, offset, out) => {
-                let is_it = |cell: &&Cell| cell.kind == kind::MESSAGE && cell.order == order;
-                let cell = *self.cells.iter().find(is_it).ok_or(StoreError::Unreliable)?;
-                *job = Job::Read(order, offset, out);
-                Ok(Some(Step::read(cell, Action::Find)))
-            }
-        }
+        };
+        self.cell = cell;
+        Ok(if cell.kind < kind::MESSAGE { Action::Nothing } else { Action::Read })
     }
 
-    fn keep<'a>(
-        &mut self,
-        new: Cell,
-        prefix: [u8; record::PREFIX],
-        text: &'a [u8],
-        payload: &'a [u8],
-    ) -> Result<Step<'a>, StoreError<N::Error>> {
-        let len = record::PREFIX.saturating_add(text.len()).saturating_add(payload.len());
+    fn keep(&mut self, new: Cell, text: usize, payload: usize) -> Result<Action, StoreError<N::Error>> {
+        let len = record::PREFIX.saturating_add(text).saturating_add(payload);
         let size = Self::item(len);
         let (mut used, mut biggest) = (Self::ASIDE.saturating_add(size), Self::RECEIVED.max(size));
-        if text.len() > TEXT || len > Self::MOST || !self.fits(used, biggest) {
+        if text > TEXT || len > Self::MOST || !self.fits(used, biggest) {
             return Err(StoreError::TooLarge);
         }
-        for cell in self.cells.iter().filter(|cell| cell.kind >= kind::MESSAGE) {
-            let size = Self::item(usize::from(cell.len));
-            (used, biggest) = (used.saturating_add(size), biggest.max(size));
+        let mut place = None;
+        for cell in &self.cells {
+            if cell.kind >= kind::MESSAGE {
+                let size = Self::item(usize::from(cell.len));
+                (used, biggest) = (used.wrapping_add(size), biggest.max(size));
+            }
+            // If its publisher gave up in the middle, an identifier is there already.
+            if cell.is_of(&new) || (place.is_none() && !cell.is_live()) {
+                place = Some(cell.index);
+            }
         }
-        // If its publisher gave up in the middle, an identifier is there already.
-        let known = self.cells.iter().find(|cell| cell.is_of(&new));
-        let place = known.or_else(|| self.cells.iter().find(|cell| !cell.is_live()));
-        let place = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
-        let cell = Cell { index: place.index, len: u16::try_from(len).unwrap_or(u16::MAX), ..new };
+        let index = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
+        let cell = Cell { index, len: u16::try_from(len).unwrap_or(u16::MAX), ..new };
         if cell.kind == kind::MESSAGE {
             self.put(&cell);
         }
-        Ok(Step { prefix, text, payload, ..self.write(cell) })
+        Ok(self.write(cell))
     }
 
     /// What becomes of a message or filter, if it is there.
-    fn change<'a>(&mut self, of: &Cell, kind: u8) -> Option<Step<'a>> {
-        let found = *self.cells.iter().find(|cell| cell.is_of(of) && cell.kind != kind)?;
-        Some(self.write(Cell { kind, len: 0, ..found }))
+    fn change(&mut self, of: &Cell, kind: u8) -> Action {
+        match self.cells.iter().find(|cell| cell.is_of(of) && cell.kind != kind) {
+            Some(found) => self.write(Cell { kind, len: 0, ..*found }),
+            None => Action::Nothing,
+        }
     }
 
-    fn mark<'a>(&mut self, mut marks: &'a [Mark], job: &mut Job<'a>) -> Result<Option<Step<'a>>, StoreError<N::Error>> {
+    fn mark(&mut self, marks: &mut &[Mark]) -> Result<Action, StoreError<N::Error>> {
         let mut is_changed = false;
         while let Some((mark, behind)) = marks.split_first() {
             let kind = match mark.stage {
                 Stage::Received | Stage::Forgotten => {
                     // However many they are, they go into one record.
                     is_changed |= self.receive(mark).ok_or(StoreError::TooSmall)?;
-                    marks = behind;
+                    *marks = behind;
                     continue;
                 }
                 Stage::Released => kind::RELEASED,
@@ -336,14 +317,13 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             if is_changed {
                 break;
             }
-            marks = behind;
-            if let Some(step) = self.change(&Cell::message(mark.id.get(), 0), kind) {
-                *job = Job::Mark(marks);
-                return Ok(Some(step));
+            *marks = behind;
+            if self.change(&Cell::message(mark.id.get(), 0), kind) == Action::Write {
+                return Ok(Action::Write);
             }
         }
-        *job = Job::Mark(marks);
-        Ok(self.cells.first().copied().filter(|_| is_changed).map(|cell| self.write(cell)))
+        let received = self.cells.first().copied().filter(|_| is_changed);
+        Ok(received.map_or(Action::Nothing, |cell| self.write(cell)))
     }
 
     /// Adds or removes an identifier, and says whether that changed anything.
@@ -374,73 +354,79 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     }
 
     /// Has a record written, whose cell is noted already.
-    fn write<'a>(&mut self, mut cell: Cell) -> Step<'a> {
-        let number = self.number;
-        self.number = number.wrapping_add(1);
+    fn write(&mut self, mut cell: Cell) -> Action {
         if matches!(cell.kind, kind::RELEASED | kind::GONE) {
             // It tells the order of the last message, if it is that.
             let (id, order) = self.last;
             cell.order = order.wrapping_sub(u32::from(id != cell.id));
         }
-        let step = Step::read(cell, Action::Write(number));
-        cell.note(number);
+        self.cell = cell;
+        cell.note(self.number);
         if let Some(place) = self.cells.iter_mut().find(|place| place.index == cell.index) {
             *place = cell;
         }
+        self.number = self.number.wrapping_add(1);
         self.is_unsure = true;
-        step
+        Action::Write
     }
 
-    /// The record that a step has written.
-    pub fn draft<'a>(&'a self, step: &'a Step<'a>, number: u32) -> Draft<'a> {
-        let body = match step.cell.kind {
-            kind::RECEIVED => [self.ids().as_flattened(), &[], &[]],
-            kind::MESSAGE | kind::FILTER => [&step.prefix, step.text, step.payload],
+    /// The record to write for this job.
+    #[inline(never)] // as above
+    pub fn draft<'a>(&'a self, job: &'a Job<'_>) -> Draft<'a> {
+        let body = match job {
+            Job::Keep(_, prefix, text, payload) => [prefix, *text, *payload],
+            _ if self.cell.kind == kind::RECEIVED => [self.ids().as_flattened(), &[], &[]],
             _ => [&[][..]; 3],
         };
-        Draft { cell: step.cell, number, census: self.sum(), body }
+        Draft { cell: self.cell, number: self.number.wrapping_sub(1), census: self.sum(), body }
     }
 
-    /// What became of a step. `false`: it is to be tried again.
-    pub fn note<'a>(
+    /// What became of an action: what the record reads as. `false`: it is to be tried again.
+    pub fn note(
         &mut self,
-        step: &Step<'a>,
-        job: &mut Job<'a>,
+        action: Action,
+        job: &mut Job<'_>,
         opened: Option<Opened<'_>>,
     ) -> Result<bool, StoreError<N::Error>> {
-        match step.action {
-            Action::Write(number) => {
-                // The map may say that it was stored, and it is not.
-                self.is_unsure = opened.is_none_or(|opened| opened.number != number);
-                return Ok(!self.is_unsure);
+        if action == Action::Write {
+            // The map may say that it was stored, and it is not.
+            self.is_unsure = opened.is_none_or(|opened| opened.number != self.number.wrapping_sub(1));
+            if self.is_unsure {
+                return Ok(false);
             }
-            Action::Find => {
-                if let Some(opened) = opened.filter(|opened| opened.cell == step.cell) {
-                    if let Job::Read(_, offset, out) = core::mem::replace(job, Job::Recover) {
-                        let payload = record::split(opened.body).and_then(|(_, _, payload)| payload.get(offset..));
-                        let payload = payload.and_then(|payload| payload.get(..out.len()));
-                        out.copy_from_slice(payload.ok_or(StoreError::Unreliable)?);
-                    }
-                    return Ok(true);
-                }
-                // What was found by its place must be found by its key.
-                let lost = self.cells.iter_mut().find(|cell| **cell == step.cell);
-                lost.into_iter().for_each(|cell| cell.kind = kind::GONE);
-                self.lost();
+        } else if self.is_unsure {
+            if let Some(mut opened) = opened.filter(|opened| opened.cell.is_live()) {
+                opened.cell.note(opened.number);
+                let free = self.cells.iter_mut().rev().find(|cell| !cell.is_live());
+                *free.ok_or(StoreError::TooSmall)? = opened.cell;
             }
-            Action::Adopt => {
-                if let Some(mut opened) = opened.filter(|opened| opened.cell.is_live()) {
-                    opened.cell.note(opened.number);
-                    let free = self.cells.iter_mut().rev().find(|cell| !cell.is_live());
-                    *free.ok_or(StoreError::TooSmall)? = opened.cell;
-                }
+            return Ok(true);
+        } else if let Some(opened) = opened.filter(|opened| opened.cell == self.cell) {
+            if let Job::Read(_, offset, out) = job {
+                let payload = record::split(opened.body).and_then(|(_, _, payload)| payload.get(*offset..));
+                let payload = payload.and_then(|payload| payload.get(..out.len()));
+                out.copy_from_slice(payload.ok_or(StoreError::Unreliable)?);
             }
+        } else {
+            // What was found by its place must be found by its key.
+            let lost = self.cells.iter_mut().find(|cell| **cell == self.cell);
+            lost.into_iter().for_each(|cell| cell.kind = kind::GONE);
+            self.lost();
+            return Ok(true);
+        }
+        if !matches!(job, Job::Mark(_)) {
+            *job = Job::Done;
         }
         Ok(true)
     }
 
-    /// The cell of the entry with this index behind the identifiers: what was released, messages, filters.
+    /// The cell of the entry with this index: identifiers received, what was released, messages, filters.
     fn nth(&self, index: usize) -> Option<Cell> {
+        let ids = self.ids();
+        if let Some(id) = ids.get(index) {
+            return Some(Cell { kind: kind::RECEIVED, id: u16::from_be_bytes(*id), ..NOTHING });
+        }
+        let index = index.saturating_sub(ids.len());
         // Both numbers come round; what is kept lies close together before the next.
         let (_, last) = self.last;
         let age = |cell: &Cell| {
@@ -449,12 +435,6 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         };
         let live = || self.cells.iter().filter(|cell| cell.kind > kind::RECEIVED);
         live().find(|cell| live().filter(|other| age(other) < age(cell)).count() == index).copied()
-    }
-}
-
-impl Step<'_> {
-    fn read(cell: Cell, action: Action) -> Self {
-        Self { cell, action, prefix: [0; record::PREFIX], text: &[], payload: &[] }
     }
 }
 

@@ -14,6 +14,7 @@
 //! A page keeps its words until it is erased itself. In the ring of the map that is one erase of its neighbour, and one
 //! more for each power cut inside a page that is being filled.
 
+use core::future::Future;
 use core::ops::Range;
 
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
@@ -27,105 +28,105 @@ const LEAST: u8 = 0x0f;
 
 /// Flash of slightly smaller pages, from address 0 on. To be [`finish`](Self::finish)ed before it is used. Nothing is
 /// read or written across the end of a page.
-pub struct Whole<F> {
-    flash: F,
-    range: Range<u32>,
+pub struct Whole<'a, F> {
+    flash: &'a mut F,
+    start: u32,
+    pages: u32,
 }
 
-impl<F: NorFlash> Whole<F> {
+impl<'a, F: NorFlash> Whole<'a, F> {
     const WORD: usize = if F::READ_SIZE > F::WRITE_SIZE { F::READ_SIZE } else { F::WRITE_SIZE };
 
-    pub const fn new(flash: F, range: Range<u32>) -> Self {
-        Self { flash, range }
+    /// `None`: the range does not consist of pages of this flash.
+    pub fn new(flash: &'a mut F, range: &Range<u32>) -> Option<Self> {
+        let page = number(F::ERASE_SIZE);
+        let len = range.end.checked_sub(range.start)?;
+        let is_whole = range.start.is_multiple_of(page) & len.is_multiple_of(page);
+        let is_inside = range.end <= number(flash.capacity());
+        (is_whole & is_inside).then_some(Self { flash, start: range.start, pages: len.checked_div(page)? })
     }
 
-    pub fn into_inner(self) -> F {
-        self.flash
-    }
-
-    pub fn inner(&mut self) -> &mut F {
-        &mut self.flash
-    }
-
+    /// How many there are.
     pub fn pages(&self) -> u32 {
-        self.range.end.saturating_sub(self.range.start).checked_div(number(F::ERASE_SIZE)).unwrap_or_default()
+        self.pages
     }
 
     /// Its bytes, as the map may use them.
     pub fn len(&self) -> u32 {
-        self.pages().saturating_mul(number(Self::ERASE_SIZE))
+        self.pages.wrapping_mul(number(Self::ERASE_SIZE))
     }
 
-    /// Brings to an end the erases that a power cut interrupted.
-    pub async fn finish(&mut self) -> Result<(), F::Error> {
-        self.erase_pages(0..self.pages(), true).await
+    /// Brings to an end the erases that a power cut interrupted; or erases everything.
+    pub fn finish(&mut self, is_reset: bool) -> impl Future<Output = Result<(), F::Error>> {
+        self.erase_pages(0..self.pages, !is_reset)
     }
 
     /// Erases pages, or those of them whose erase was announced and not brought to its end.
     async fn erase_pages(&mut self, pages: Range<u32>, is_only_announced: bool) -> Result<(), F::Error> {
         for page in pages {
+            let before = page.checked_sub(1).unwrap_or(self.pages.wrapping_sub(1));
             let mut word = [0; MAX_WORD];
             let word = word.get_mut(..Self::WORD).unwrap_or_default();
-            let stamp_at = self.words(page);
-            self.flash.read(stamp_at, word).await?;
-            let stamp = first(word);
-            let mut at = self.words(page.checked_sub(1).unwrap_or_else(|| self.pages().saturating_sub(1)));
-            let mut announced = 0;
-            let mut is_room = false;
-            for _ in 1..WORDS {
-                at = at.saturating_add(number(Self::WORD));
+            let (mut stamp, mut announced, mut room) = (0, 0, None);
+            for index in 0..WORDS {
+                let at = self.word(if index == 0 { page } else { before }, index);
                 self.flash.read(at, word).await?;
-                is_room = word.iter().all(|byte| *byte == 0xff);
-                if is_room {
-                    break;
+                let number = word.first().copied().unwrap_or_default();
+                match index {
+                    0 => stamp = number,
+                    _ if word.iter().all(|byte| *byte == 0xff) => {
+                        room = Some(at);
+                        break;
+                    }
+                    _ => announced = number,
                 }
-                announced = first(word);
             }
             let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
             if is_only_announced && !is_announced {
                 continue;
             }
-            if !is_announced && is_room {
+            if let Some(at) = room.filter(|_| !is_announced) {
                 announced = after(stamp);
                 word.fill(announced);
                 self.flash.write(at, word).await?;
             }
-            let start = self.start(page);
-            self.flash.erase(start, start.saturating_add(number(F::ERASE_SIZE))).await?;
+            let start = self.page(page);
+            self.flash.erase(start, start.wrapping_add(number(F::ERASE_SIZE))).await?;
             if is_number(announced) {
                 word.fill(announced);
-                self.flash.write(stamp_at, word).await?;
+                self.flash.write(self.word(page, 0), word).await?;
             }
         }
         Ok(())
     }
 
-    /// Where the words of a page begin.
-    fn words(&self, page: u32) -> u32 {
-        self.start(page).saturating_add(number(Self::ERASE_SIZE))
+    // All of these lie within the range, so that nothing overflows.
+
+    fn page(&self, page: u32) -> u32 {
+        self.start.wrapping_add(page.wrapping_mul(number(F::ERASE_SIZE)))
     }
 
-    fn start(&self, page: u32) -> u32 {
-        self.range.start.saturating_add(page.saturating_mul(number(F::ERASE_SIZE)))
+    fn word(&self, page: u32, index: usize) -> u32 {
+        self.page(page).wrapping_add(number(Self::ERASE_SIZE.wrapping_add(index.wrapping_mul(Self::WORD))))
     }
 
     /// Where these bytes lie.
     fn address(&self, offset: u32) -> u32 {
         let page = offset.checked_div(number(Self::ERASE_SIZE)).unwrap_or_default();
-        let hidden = page.saturating_mul(number(WORDS.saturating_mul(Self::WORD)));
-        self.range.start.saturating_add(offset).saturating_add(hidden)
+        let hidden = page.wrapping_mul(number(WORDS.wrapping_mul(Self::WORD)));
+        self.start.wrapping_add(offset).wrapping_add(hidden)
     }
 }
 
-impl<F: NorFlash> ErrorType for Whole<F> {
+impl<F: NorFlash> ErrorType for Whole<'_, F> {
     type Error = F::Error;
 }
 
-impl<F: NorFlash> ReadNorFlash for Whole<F> {
+impl<F: NorFlash> ReadNorFlash for Whole<'_, F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), F::Error> {
-        self.flash.read(self.address(offset), bytes).await
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
+        self.flash.read(self.address(offset), bytes)
     }
 
     fn capacity(&self) -> usize {
@@ -133,32 +134,28 @@ impl<F: NorFlash> ReadNorFlash for Whole<F> {
     }
 }
 
-impl<F: NorFlash> NorFlash for Whole<F> {
+impl<F: NorFlash> NorFlash for Whole<'_, F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE.saturating_sub(WORDS.saturating_mul(Self::WORD));
 
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), F::Error> {
+    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), F::Error>> {
         let page = |offset: u32| offset.checked_div(number(Self::ERASE_SIZE)).unwrap_or_default();
-        self.erase_pages(page(from)..page(to), false).await
+        self.erase_pages(page(from)..page(to), false)
     }
 
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), F::Error> {
-        self.flash.write(self.address(offset), bytes).await
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), F::Error>> {
+        self.flash.write(self.address(offset), bytes)
     }
 }
 
 /// Whether this is a number of an erase: four bits, and their complement.
 fn is_number(byte: u8) -> bool {
-    byte.is_multiple_of(LEAST) & (byte != 0) & (byte != 0xff)
+    (byte ^ byte.wrapping_shr(4)) & LEAST == LEAST
 }
 
 /// The number of the next erase of a page with this stamp.
 fn after(stamp: u8) -> u8 {
     if is_number(stamp) & (stamp < 0xf0) { stamp.saturating_add(LEAST) } else { LEAST }
-}
-
-fn first(word: &[u8]) -> u8 {
-    word.first().copied().unwrap_or_default()
 }
 
 fn number(size: usize) -> u32 {
