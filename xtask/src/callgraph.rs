@@ -89,6 +89,19 @@ impl CallGraph {
         Ok(Self { functions })
     }
 
+    /// The calls through pointers in functions whose names contain `caller` are all of functions whose names contain
+    /// `callee`: something that the reader of the program knows, and the machine code does not show.
+    pub fn resolve(&mut self, caller: &str, callee: &str) {
+        let is_callee = |function: &Function| function.name.contains(callee);
+        let callees: BTreeSet<u64> =
+            self.functions.iter().filter(|(_, function)| is_callee(function)).map(|(at, _)| *at).collect();
+        for function in self.functions.values_mut().filter(|function| function.name.contains(caller)) {
+            if std::mem::take(&mut function.calls_indirectly) {
+                function.calls.extend(&callees);
+            }
+        }
+    }
+
     /// The deepest path below the function at `address`; `obstacles` gathers what makes the figure doubtful.
     pub fn depth(&self, address: u64, obstacles: &mut Obstacles) -> Depth {
         self.walk(address, &mut Vec::new(), &mut BTreeMap::new(), obstacles)
@@ -311,6 +324,22 @@ mod tests {
         assert_eq!(obstacles(&format!("{load}\n   2:\tmov\tr5, r0\n   4:\tblx\tr5\n{word}")).indirect.len(), 1);
         let joined = format!("{load}\n   2:\tbeq.n\t4 <root+0x4>\n   4:\tblx\tr5\n{word}");
         assert_eq!(obstacles(&joined).indirect.len(), 1);
+    }
+
+    #[test]
+    fn a_call_through_a_pointer_counts_what_it_is_known_to_call() {
+        let image = Image {
+            sections: BTreeMap::new(),
+            symbols: Vec::new(),
+            frames: [(0, 8), (0x100, 24)].into(),
+            roots: Vec::new(),
+        };
+        let text = "00000000 <root>:\n   0:\tblx\tr5\n00000100 <leaf>:\n 100:\tbx\tlr\n";
+        let mut graph = CallGraph::parse(text, &image).unwrap();
+        graph.resolve("root", "leaf");
+        let mut obstacles = Obstacles::default();
+        assert_eq!(graph.depth(0, &mut obstacles).bytes, 32);
+        assert!(obstacles.is_empty());
     }
 
     #[test]

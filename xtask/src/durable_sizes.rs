@@ -2,10 +2,12 @@
 //! session in RAM, the same with marks, the same beside a map of `sequential-storage`, and durable in a store on flash.
 //!
 //! The application is xtask/durable-app. Built and linked as that of [`sizes`](crate::sizes); what a part adds is the
-//! difference of two images. RAM is that of statics: the session, its tables, the store's.
+//! difference of two images. RAM is that of statics: the session, its tables, the store's. Stack is a bound: the frames
+//! on the deepest path below the application, without what is not in the image: transport, clock, flash.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use crate::callgraph::{CallGraph, Obstacles};
 use crate::elf::Image;
 use crate::firmware::{self, Build, CORTEX_M4F};
 use crate::process::{root, scratch};
@@ -16,6 +18,7 @@ const AIM: u64 = 4096;
 struct Figures {
     flash: u64,
     ram: u64,
+    stack: u64,
 }
 
 pub fn run() -> Result<()> {
@@ -24,12 +27,12 @@ pub fn run() -> Result<()> {
     let map = map.flash - ram.flash;
     let ours = store.flash - marks.flash - map;
     println!("\nWhat durability adds on {}, session and store on four pages of flash:", CORTEX_M4F.name);
-    println!("{:<26}{:>13}{:>8}", "", "flash", "RAM");
-    println!("{:<26}{:>13}{:>8}", "the session in RAM", ram.flash, ram.ram);
+    println!("{:<26}{:>13}{:>8}{:>8}", "", "flash", "RAM", "stack");
+    println!("{:<26}{:>13}{:>8}{:>8}", "the session in RAM", ram.flash, ram.ram, ram.stack);
     println!("{:<26}{:>+13}{:>+8}", "dunlin-core, `durable`", core, marks.ram - ram.ram);
     println!("{:<26}{:>+13}{:>+8}", "dunlin-store", ours, store.ram - marks.ram);
     println!("{:<26}{:>+13}", "sequential-storage", map);
-    println!("{:<26}{:>13}{:>8}", "durable", store.flash, store.ram);
+    println!("{:<26}{:>13}{:>8}{:>8}", "durable", store.flash, store.ram, store.stack);
     let verdict = if core + ours <= AIM { "within" } else { "ABOVE" };
     println!("ours: {} B is {verdict} {AIM} B, its target", core + ours);
     Ok(())
@@ -45,9 +48,18 @@ fn measure(features: &str) -> Result<Figures> {
     let image = directory.join(format!("{name}.elf"));
     let roots = ["application".to_owned(), "figure:client".to_owned()];
     let image = firmware::link_whole(target, &[&library, &outside], &roots, &[], &image)?;
-    let image = Image::read(&image)?;
+    let path = image;
+    let image = Image::read(&path)?;
+    let mut graph = CallGraph::read(target, &path, &image)?;
+    // The map is given what it writes as a `dyn Value`, and there is one kind of those.
+    graph.resolve("store_item_inner", "serialize_into");
+    let application = image.entry("application").context("the application is not in its image")?;
+    let mut obstacles = Obstacles::default();
+    let stack = graph.depth(application, &mut obstacles).bytes;
+    let Obstacles { recursion, indirect, .. } = obstacles;
+    ensure!(recursion.is_empty() && indirect.is_empty(), "no bound on the stack: {recursion:?}, {indirect:?}");
     let flash = image.section(".text") + image.section(".rodata") + image.section(".data");
     let ram = image.section(".data") + image.section(".bss");
     image.symbol("figure:client").context("the size of the client is not in the image")?;
-    Ok(Figures { flash, ram })
+    Ok(Figures { flash, ram, stack })
 }
