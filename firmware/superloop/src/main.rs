@@ -11,7 +11,7 @@ use board::{cost, host, stack};
 use cortex_m_rt::entry;
 use smoltcp::iface::SocketStorage;
 use static_cell::ConstStaticCell;
-use teller::{Outcome, Stream, Teller};
+use teller::{Outcome, Teller};
 
 #[entry]
 fn main() -> ! {
@@ -40,10 +40,4 @@ fn main() -> ! {
     board::say!("@ stack {}", stack::peak());
     cost::print();
     host::exit(verdict)
-}
-
-impl Stream for Net<'_> {
-    fn sleep(&mut self, deadline: Option<u64>) {
-        Net::sleep(self, deadline, board::sensor::has_reading);
-    }
 }

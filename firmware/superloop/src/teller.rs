@@ -1,5 +1,6 @@
 //! One loop that drives a session over any byte stream and tells the story.
 
+use board::net::Net;
 use board::{clock, cost, say, sensor};
 use dunlin_core::{Inbox, Instant, Publish, Session, Storage, Transmit};
 use embedded_io::{Read, ReadReady, Write};
@@ -10,6 +11,13 @@ use story::{Do, LARGE, OPTIONS, READING_PERIOD_MS, READING_TOPIC, READINGS, Stor
 pub trait Stream: Read + ReadReady + Write {
     /// Sleeps until `deadline` in milliseconds, an interrupt, or bytes.
     fn sleep(&mut self, deadline: Option<u64>);
+}
+
+/// The socket; between connections over TLS, too.
+impl Stream for Net<'_> {
+    fn sleep(&mut self, deadline: Option<u64>) {
+        Net::sleep(self, deadline, sensor::has_reading);
+    }
 }
 
 /// How a connection ended.
