@@ -28,7 +28,7 @@ use sequential_storage::map::{MapConfig, MapStorage};
 use crate::block::block_on;
 use crate::store::{Damage, Entry, Store, StoreError};
 use record::{HEAD, KEY, PREFIX};
-use table::{Action, Cell, Job, Table, kind};
+use table::{Action, Cell, Job, Table, Writing, kind};
 use whole::Whole;
 
 /// How often a record is written again before the flash is called unreliable.
@@ -137,7 +137,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
                     Action::Nothing => return Ok(()),
                     Action::Read => {}
                     Action::Write => {
-                        sure(map.store_item(buffer, &key, &table.draft(&job)).await)?;
+                        sure(map.store_item(buffer, &key, &Writing(table, &job)).await)?;
                     }
                 }
                 let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();

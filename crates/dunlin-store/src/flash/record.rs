@@ -2,9 +2,6 @@
 //!
 //! The map below has checksums of its own. They are not relied on: pages after an interrupted erase have passed them.
 
-use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
-use sequential_storage::map::{SerializationError, Value};
-
 use super::table::Cell;
 
 /// The format of what is written: the first byte of each key. Programs refuse any other.
@@ -18,7 +15,8 @@ pub const PREFIX: usize = 2;
 /// The most contents: their length has twelve bits.
 pub const BODY: usize = 0xfff;
 
-const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
+/// CRC-32/ISO-HDLC, its bits in the order in which they go over a wire. Without a table: flash is dearer than time here.
+const POLYNOMIAL: u32 = 0xedb8_8320;
 
 /// The key of a cell.
 pub fn key(index: u8) -> u16 {
@@ -38,7 +36,8 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn write(&self, buffer: &mut [u8]) -> Option<usize> {
+    /// How many bytes it has; `None`: the buffer has fewer.
+    pub fn write(&self, buffer: &mut [u8]) -> Option<usize> {
         let Cell { kind, index, len, id, order } = self.cell;
         let kind_and_len = u32::from(kind).wrapping_shl(12) | u32::from(len);
         let words = [0, u32::from(id).wrapping_shl(16) | kind_and_len, order, self.number, self.census];
@@ -53,17 +52,6 @@ impl Draft<'_> {
         let (sum, covered) = buffer.get_mut(..end)?.split_first_chunk_mut()?;
         *sum = checksum(key(index), covered).to_le_bytes();
         Some(end)
-    }
-}
-
-/// Only ever written: what is read, [`open`] looks at.
-impl<'a> Value<'a> for Draft<'_> {
-    fn serialize_into(&self, buffer: &mut [u8]) -> Result<usize, SerializationError> {
-        self.write(buffer).ok_or(SerializationError::BufferTooSmall)
-    }
-
-    fn deserialize_from(_: &'a [u8]) -> Result<(Self, usize), SerializationError> {
-        Err(SerializationError::InvalidFormat)
     }
 }
 
@@ -107,9 +95,15 @@ pub fn split(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 /// A checksum over these bytes and what they belong to.
 pub fn checksum(key: u16, bytes: &[u8]) -> u32 {
-    let mut digest = CRC.digest_with_initial(u32::from(key));
-    digest.update(bytes);
-    digest.finalize()
+    let mut crc = u32::from(key).reverse_bits();
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            let is_odd = crc & 1 == 1;
+            crc = crc.wrapping_shr(1) ^ if is_odd { POLYNOMIAL } else { 0 };
+        }
+    }
+    !crc
 }
 
 #[cfg(test)]
@@ -117,11 +111,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_checksum_is_crc_32_that_begins_with_the_key() {
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+        for key in [0, 1, 0x0217, 0xffff] {
+            for bytes in [&b""[..], b"a", b"123456789"] {
+                let mut digest = crc.digest_with_initial(u32::from(key));
+                digest.update(bytes);
+                assert_eq!(checksum(key, bytes), digest.finalize(), "{key}, {bytes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn any_flipped_bit_and_any_other_key_is_noticed() {
         let cell = Cell { kind: 4, index: 1, len: 5, id: 7, order: 3 };
         let draft = Draft { cell, number: 5, census: 6, body: [b"ab", b"", b"cde"] };
         let mut buffer = [0; 64];
-        let len = draft.serialize_into(&mut buffer).unwrap();
+        let len = draft.write(&mut buffer).unwrap();
         let bytes = &buffer[..len];
         let opened = open(key(1), bytes).unwrap();
         assert_eq!(opened, Opened { cell, number: 5, census: 6, body: b"abcde" });
@@ -134,6 +140,6 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(open(key(1), &bytes[..len]), None);
         }
-        assert!(draft.serialize_into(&mut [0; 24]).is_err());
+        assert_eq!(draft.write(&mut [0; 24]), None);
     }
 }

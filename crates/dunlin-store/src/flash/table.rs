@@ -11,6 +11,7 @@ use core::marker::PhantomData;
 
 use dunlin_core::{Mark, Stage};
 use embedded_storage_async::nor_flash::NorFlash;
+use sequential_storage::map::{SerializationError, Value};
 
 use super::record::{self, BODY, Draft, FORMAT, HEAD, KEY, Opened};
 use super::whole::Whole;
@@ -63,6 +64,22 @@ pub enum Action {
     Nothing,
     Write,
     Read,
+}
+
+/// The record to write for a job, as the map wants it: only ever written. What is read, [`record::open`] looks at.
+pub struct Writing<'a, 'j, N, const C: usize, const R: usize, const B: usize>(
+    pub &'a Table<N, C, R, B>,
+    pub &'a Job<'j>,
+);
+
+impl<'v, N: NorFlash, const C: usize, const R: usize, const B: usize> Value<'v> for Writing<'_, '_, N, C, R, B> {
+    fn serialize_into(&self, buffer: &mut [u8]) -> Result<usize, SerializationError> {
+        self.0.draft(self.1).write(buffer).ok_or(SerializationError::BufferTooSmall)
+    }
+
+    fn deserialize_from(_: &'v [u8]) -> Result<(Self, usize), SerializationError> {
+        Err(SerializationError::InvalidFormat)
+    }
 }
 
 /// See the module. The sizes are those of the store.
@@ -224,7 +241,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
 
     /// Something cannot be read (any more).
     fn lost(&mut self) {
-        self.damage.records = self.damage.records.saturating_add(1);
+        self.damage.records = self.damage.records.wrapping_add(1);
     }
 
     /// What all that is kept amounts to.
@@ -371,8 +388,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     }
 
     /// The record to write for this job.
-    #[inline(never)] // as above
-    pub fn draft<'a>(&'a self, job: &'a Job<'_>) -> Draft<'a> {
+    fn draft<'a>(&'a self, job: &'a Job<'_>) -> Draft<'a> {
         let body = match job {
             Job::Keep(_, prefix, text, payload) => [prefix, *text, *payload],
             _ if self.cell.kind == kind::RECEIVED => [self.ids().as_flattened(), &[], &[]],
