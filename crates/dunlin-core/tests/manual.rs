@@ -2,7 +2,7 @@
 
 use dunlin_core::{Options, QoS};
 use dunlin_testkit::Seen::{self, Connected};
-use dunlin_testkit::{CLIENT, Message, PUBACK, PUBREC, Packet, Pair, Persistence, RESUMING};
+use dunlin_testkit::{CLIENT, Message, PUBACK, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Then};
 
 use crate::qos1::permutations;
 
@@ -142,4 +142,142 @@ fn without_manual_acknowledgement_a_receipt_does_no_harm() {
     assert!(!pair.client.acknowledge(pair.receipts[0]));
     pair.run();
     assert_eq!(pair.sent(), [Packet::Puback(5)]);
+}
+
+fn copy(id: u16, dup: bool) -> Packet {
+    Packet::Publish { dup, id, message: Message::new("a", id.to_string()).qos(2) }
+}
+
+#[test]
+fn the_same_message_twice_before_it_is_acknowledged_is_shown_once_and_answered_twice() {
+    // [C18] [MQTT-4.3.3-2]
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.always(PUBREL, Then::Drop);
+    pair.broker.inject(CLIENT, copy(7, false));
+    pair.broker.inject(CLIENT, copy(7, true));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"7")]);
+    assert_eq!(pair.sent(), []);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent(), [Packet::Pubrec(7), Packet::Pubrec(7)]);
+    assert!(!pair.client.acknowledge(pair.receipts[0]), "once");
+}
+
+#[test]
+fn copies_are_answered_in_the_order_in_which_they_came() {
+    // [C18] [MQTT-4.6.0-3]
+    for is_in_order in [true, false] {
+        let mut pair = Pair::connected(MANUAL);
+        pair.broker.always(PUBREL, Then::Drop);
+        for (id, dup) in [(7, false), (8, false), (7, true), (8, true), (7, true)] {
+            pair.broker.inject(CLIENT, copy(id, dup));
+        }
+        pair.run();
+        assert_eq!(pair.messages(), [("a", b"7"), ("a", b"8")]);
+        for receipt in if is_in_order { [0, 1] } else { [1, 0] } {
+            assert!(pair.client.acknowledge(pair.receipts[receipt]));
+            pair.run();
+        }
+        assert_eq!(pair.sent(), [7, 8, 7, 8, 7].map(Packet::Pubrec));
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_answered_yet_is_not_answered_behind_pubcomp() {
+    // [C18] [MQTT-4.3.3-2]
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.always(PUBREL, Then::Drop);
+    pair.broker.inject(CLIENT, copy(7, false));
+    pair.broker.inject(CLIENT, copy(8, false));
+    pair.broker.inject(CLIENT, copy(7, true));
+    pair.run();
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent(), [Packet::Pubrec(7)]);
+    pair.broker.inject(CLIENT, Packet::Pubrel(7));
+    pair.run();
+    assert_eq!(pair.sent(), [Packet::Pubrec(7), Packet::Pubcomp(7)]);
+    pair.broker.inject(CLIENT, copy(7, false)); // another message
+    pair.run();
+    assert_eq!(pair.receipts.len(), 3);
+    assert!(pair.client.acknowledge(pair.receipts[1]));
+    pair.run();
+    assert_eq!(pair.sent(), [Packet::Pubrec(7), Packet::Pubcomp(7), Packet::Pubrec(8)]);
+}
+
+#[test]
+fn a_copy_of_a_message_whose_answer_is_held_up_holds_up_nothing_itself() {
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.always(PUBREL, Then::Drop);
+    pair.broker.inject(CLIENT, copy(6, false));
+    pair.broker.inject(CLIENT, copy(7, false));
+    pair.run();
+    assert!(pair.client.acknowledge(pair.receipts[1]));
+    pair.broker.inject(CLIENT, copy(7, true));
+    pair.broker.inject(CLIENT, copy(8, false));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"6"), ("a", b"7"), ("a", b"8")]);
+    assert_eq!(pair.sent(), []);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent(), [6, 7, 7].map(Packet::Pubrec));
+}
+
+#[test]
+fn copies_from_before_a_cut_are_not_answered_after_it() {
+    // [MQTT-2.3.1-6]
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.always(PUBREL, Then::Drop);
+    pair.broker.inject(CLIENT, copy(7, false));
+    pair.broker.inject(CLIENT, copy(7, true));
+    pair.run();
+    pair.cut();
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), []);
+    pair.broker.inject(CLIENT, copy(7, true));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", b"7")]);
+    assert_eq!(pair.sent_of(PUBREC), [Packet::Pubrec(7)]);
+}
+
+#[test]
+fn however_many_copies_come_no_more_are_remembered_than_there_is_room_for() {
+    let sizes = dunlin_testkit::Sizes { received: 4, ..Default::default() };
+    let mut pair = Pair::with(MANUAL, sizes).up();
+    pair.broker.always(PUBREL, Then::Drop);
+    for dup in [false, true, true, true, true, true] {
+        pair.broker.inject(CLIENT, copy(7, dup));
+    }
+    pair.broker.inject(CLIENT, Packet::publish(0, Message::new("b", "")));
+    pair.run();
+    assert_eq!(pair.messages(), [("a", &b"7"[..]), ("b", b"")]);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), [7, 7, 7].map(Packet::Pubrec));
+}
+
+#[test]
+fn a_copy_that_is_not_answered_yet_is_not_answered_in_another_session() {
+    // [MQTT-3.3.1-1] [MQTT-3.1.2-6]
+    let mut pair = Pair::connected(MANUAL);
+    pair.broker.always(PUBREL, Then::Drop);
+    pair.broker.inject(CLIENT, copy(7, false));
+    pair.run();
+    pair.cut();
+    pair.wire.down.cut_after = Some(0); // CONNACK is lost: the session is in doubt
+    pair.run();
+    for (id, dup) in [(7, true), (6, false), (7, true)] {
+        pair.broker.inject(CLIENT, copy(id, dup));
+    }
+    pair.run();
+    assert_eq!(pair.receipts.len(), 2);
+    assert!(pair.client.acknowledge(pair.receipts[0]));
+    pair.broker.inject(CLIENT, copy(7, false)); // without DUP: another message, of another session
+    pair.run();
+    assert_eq!(pair.receipts.len(), 3);
+    assert!(pair.client.acknowledge(pair.receipts[1]));
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), [7, 6].map(Packet::Pubrec));
 }

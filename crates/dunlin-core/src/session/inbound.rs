@@ -45,6 +45,8 @@ enum Stage {
     Puback,
     /// QoS 1: shown, or being shown in chunks; the application has not handled it yet.
     Shown1,
+    /// PUBREC is owed for a copy of a message whose own entry stands before this one and owes one as well.
+    Again,
     /// QoS 2: the same.
     Shown2,
     /// Shown on an earlier connection, not handled yet; PUBREC is for when the server asks again.
@@ -166,7 +168,7 @@ impl<'s> Inbound<'s> {
             && let Some(entry) = self.find(id)
         {
             if flags.is_dup() || !self.is_in_doubt(entry) {
-                return self.on_repeat(self.at.found, entry.stage);
+                return self.on_repeat(self.at.found, entry);
             }
             self.forget_doubtful(wants_mark); // [MQTT-3.3.1-1]
             if wants_mark && entry.stage != Stage::Unasked {
@@ -185,11 +187,16 @@ impl<'s> Inbound<'s> {
     }
 
     /// A QoS 2 PUBLISH whose identifier is known.
-    fn on_repeat(&mut self, index: usize, stage: Stage) -> Verdict {
-        match stage {
+    fn on_repeat(&mut self, index: usize, entry: Received) -> Verdict {
+        match entry.stage {
             Stage::Known => self.owe(index, Stage::Pubrec),
-            // Shown and not acknowledged yet: its PUBREC comes when it is.
-            Stage::Shown2 if CAN_WAIT => {}
+            // The application may let the one that is owed wait, perhaps for a message behind this one. So it is not
+            // waited for here; where there is no room to remember a second one, it is for both.
+            Stage::Shown2 | Stage::Pubrec if MANUAL => {
+                if self.table.space() > 1 {
+                    self.push_entry(Received { stage: Stage::Again, ..entry });
+                }
+            }
             Stage::Unasked if MANUAL => self.owe(index, Stage::Shown2),
             Stage::Handled if DURABLE => self.owe(index, Stage::Unmarked),
             // One answer each: the one that is owed leaves first.
@@ -262,6 +269,9 @@ impl<'s> Inbound<'s> {
 
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Pause {
+        if MANUAL {
+            self.drop_again(id);
+        }
         let Some(entry) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
         let index = self.at.found;
         match entry.stage {
@@ -273,6 +283,19 @@ impl<'s> Inbound<'s> {
             _ => return self.owe_stray(id, Stage::Pubcomp),
         }
         Pause::GoOn
+    }
+
+    /// Copies of a message are not answered any more when PUBREL has come: a PUBREC behind PUBCOMP could be taken for
+    /// that of the next message under this identifier.
+    fn drop_again(&mut self, id: PacketId) {
+        let mut index = 0_usize;
+        while let Some(entry) = self.table.get_mut(index) {
+            if entry.stage == Stage::Again && entry.id == id.get() {
+                self.remove(index);
+            } else {
+                index = index.wrapping_add(1);
+            }
+        }
     }
 
     /// A PUBREC that fits no message of ours: the server waits for PUBREL.
@@ -333,9 +356,9 @@ impl<'s> Inbound<'s> {
         let mut index = 0_usize;
         while QOS2 && index < self.table.len() {
             let entry = self.entry(index);
-            let is_past = matches!(entry.stage, Stage::Unasked | Stage::Handled | Stage::Known);
+            let is_past = matches!(entry.stage, Stage::Unasked | Stage::Handled | Stage::Known | Stage::Again);
             if is_past && self.is_in_doubt(entry) {
-                if !wants_mark || entry.stage == Stage::Unasked {
+                if !wants_mark || matches!(entry.stage, Stage::Unasked | Stage::Again) {
                     self.remove(index);
                     continue;
                 }
@@ -364,6 +387,7 @@ impl<'s> Inbound<'s> {
                 Stage::Pubrel if QOS2 => header::PUBREL,
                 Stage::Puback if !is_held_up => header::PUBACK,
                 Stage::Pubrec if QOS2 && !is_held_up => header::PUBREC,
+                Stage::Again if MANUAL && QOS2 && !is_held_up => header::PUBREC,
                 stage => {
                     is_held_up |= stage.holds_up();
                     index = index.wrapping_add(1);
@@ -373,7 +397,7 @@ impl<'s> Inbound<'s> {
                     continue;
                 }
             };
-            if first == header::PUBREC {
+            if entry.stage == Stage::Pubrec {
                 entry.stage = Stage::Known;
             } else {
                 self.remove(index);
@@ -589,7 +613,7 @@ impl<'s> Inbound<'s> {
     pub fn invariant(&self) -> Result<(), &'static str> {
         for (index, entry) in self.table.iter().enumerate() {
             let is_owed = matches!(entry.stage, Stage::Puback | Stage::Pubrec | Stage::Pubcomp | Stage::Pubrel);
-            if is_owed && index < self.at.next_ack {
+            if (is_owed || entry.stage == Stage::Again) && index < self.at.next_ack {
                 return Err("an acknowledgement that is owed stands before its cursor");
             }
             if entry.stage.wants_mark() && !self.at.has_mark {
