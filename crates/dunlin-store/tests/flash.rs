@@ -2,7 +2,8 @@
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage};
 use dunlin_store::{Blocking, FlashStore, Store, StoreError};
-use dunlin_testkit::flash::{Flash, Operation};
+use dunlin_testkit::flash::{Cut, Flash, FlashError, Operation};
+use dunlin_testkit::seed::Rng;
 use embedded_storage::nor_flash::NorFlash;
 
 use crate::file::contents;
@@ -179,6 +180,90 @@ fn damaged_bytes_never_make_a_panic_or_a_message_that_nobody_sent() {
         }
     }
     println!("{told} of {} damaged bytes were told; the others cost nothing", 3 * end);
+}
+
+/// Two messages that stay, and others that come and go, until the power fails or pages have gone round.
+fn come_and_go(flash: &mut Flash<4, 2048>) -> Result<(), StoreError<FlashError>> {
+    let end = flash.bytes().len() as u32;
+    let mut store = Small::mount_blocking(flash, 0..end)?;
+    for number in 1..=60_u16 {
+        let payload = if number <= 2 { &b"stays"[..] } else { &[7; 40] };
+        now(store.put(id(number), u32::from(number), &Publish::new("a", payload).exactly_once()))?;
+        if number > 2 {
+            now(store.mark(&[mark(number, Stage::Done)]))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_power_may_fail_in_one_erase_again_and_again() {
+    let mut flash = Flash::<4, 2048>::new(2);
+    come_and_go(&mut flash).unwrap();
+    let is_erase = |operation: &Operation| matches!(operation, Operation::Erase { .. });
+    let erases: Vec<usize> = (0..flash.log().len()).filter(|at| is_erase(&flash.log()[*at])).collect();
+    assert!(erases.len() > 2);
+    for operation in erases {
+        for seed in 0..40 {
+            let mut flash = Flash::<4, 2048>::new(2);
+            flash.allow_zeroing();
+            flash.cut_power(Cut { operation, tear: 1, seed });
+            assert_eq!(come_and_go(&mut flash), Err(StoreError::Medium(FlashError::PowerOff)));
+            for again in 0..12 {
+                flash.power_on();
+                flash.cut_power(Cut { operation: again % 3, tear: 1, seed: seed + 100 * again as u64 });
+                let _ = Small::mount_blocking(&mut flash, 0..4096);
+            }
+            flash.power_on();
+            flash.keep_power();
+            let mut store = mount(&mut flash);
+            assert_eq!(store.damage(), Default::default(), "{operation}, {seed}");
+            assert_eq!(contents(&mut store)[..2], ["a q2 #1 5 stays", "a q2 #2 5 stays"], "{operation}, {seed}");
+        }
+    }
+}
+
+/// Messages that come and go under one identifier, beside those that stay, until the power fails.
+fn one_after_the_other(flash: &mut Flash<4, 2048>) -> Result<(), StoreError<FlashError>> {
+    let end = flash.bytes().len() as u32;
+    let mut store = Small::mount_blocking(flash, 0..end)?;
+    loop {
+        let order = store.last().map_or(0, |(_, order)| order + 1);
+        now(store.put(id(3), order, &Publish::new("a", &[7; 90]).exactly_once()))?;
+        now(store.mark(&[mark(3, Stage::Released)]))?;
+        now(store.mark(&[mark(3, Stage::Done)]))?;
+    }
+}
+
+#[test]
+fn the_power_may_fail_anywhere_for_ever() {
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let mut flash = Flash::<4, 2048>::new(2 + seed as usize % 2);
+        flash.allow_zeroing();
+        let mut store = mount(&mut flash);
+        now(store.put(id(1), 0, &Publish::new("a", b"stays").exactly_once())).unwrap();
+        now(store.put(id(2), 1, &Publish::new("a", b"stays").exactly_once())).unwrap();
+        for life in 0..60 {
+            // Often in the same place: the moves of a page, and what brings them to an end.
+            let operation = if rng.chance(3, 4) { rng.below(12) } else { rng.below(150) };
+            let tear = if rng.chance(1, 2) { rng.below(3) } else { rng.below(130) };
+            flash.cut_power(Cut { operation, tear, seed: rng.number() });
+            let outcome = one_after_the_other(&mut flash);
+            assert_eq!(outcome, Err(StoreError::Medium(FlashError::PowerOff)), "{seed}, {life}");
+            flash.power_on();
+            if rng.chance(1, 2) {
+                let mut store = mount(&mut flash);
+                assert_eq!(store.damage(), Default::default(), "{seed}, {life}");
+                let contents = contents(&mut store);
+                let stays = ["a q2 #1 5 stays", "a q2 #2 5 stays"];
+                assert!(
+                    stays.iter().all(|stays| contents.iter().any(|entry| entry == stays)),
+                    "{seed}, {life}: {contents:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

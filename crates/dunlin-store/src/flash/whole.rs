@@ -39,10 +39,10 @@ impl<'a, F: NorFlash> Whole<'a, F> {
 
     /// `None`: the range does not consist of pages of this flash.
     pub fn new(flash: &'a mut F, range: &Range<u32>) -> Option<Self> {
-        let page = number(F::ERASE_SIZE);
+        let page = size(F::ERASE_SIZE);
         let len = range.end.checked_sub(range.start)?;
         let is_whole = range.start.is_multiple_of(page) & len.is_multiple_of(page);
-        let is_inside = range.end <= number(flash.capacity());
+        let is_inside = range.end <= size(flash.capacity());
         (is_whole & is_inside).then_some(Self { flash, start: range.start, pages: len.checked_div(page)? })
     }
 
@@ -53,7 +53,7 @@ impl<'a, F: NorFlash> Whole<'a, F> {
 
     /// Its bytes, as the map may use them.
     pub fn len(&self) -> u32 {
-        self.pages.wrapping_mul(number(Self::ERASE_SIZE))
+        self.pages.wrapping_mul(size(Self::ERASE_SIZE))
     }
 
     /// Brings to an end the erases that a power cut interrupted; or erases everything.
@@ -85,15 +85,17 @@ impl<'a, F: NorFlash> Whole<'a, F> {
             if is_only_announced && !is_announced {
                 continue;
             }
+            let mut number = if is_announced { announced } else { stamp };
             if let Some(at) = room.filter(|_| !is_announced) {
-                announced = after(stamp);
-                word.fill(announced);
+                number = after(stamp);
+                word.fill(number);
                 self.flash.write(at, word).await?;
             }
             let start = self.page(page);
-            self.flash.erase(start, start.wrapping_add(number(F::ERASE_SIZE))).await?;
-            if is_number(announced) {
-                word.fill(announced);
+            self.flash.erase(start, start.wrapping_add(size(F::ERASE_SIZE))).await?;
+            // Unannounced, it has the stamp that it had: what is announced for it stays as old as it was.
+            if is_number(number) {
+                word.fill(number);
                 self.flash.write(self.word(page, 0), word).await?;
             }
         }
@@ -103,17 +105,17 @@ impl<'a, F: NorFlash> Whole<'a, F> {
     // All of these lie within the range, so that nothing overflows.
 
     fn page(&self, page: u32) -> u32 {
-        self.start.wrapping_add(page.wrapping_mul(number(F::ERASE_SIZE)))
+        self.start.wrapping_add(page.wrapping_mul(size(F::ERASE_SIZE)))
     }
 
     fn word(&self, page: u32, index: usize) -> u32 {
-        self.page(page).wrapping_add(number(Self::ERASE_SIZE.wrapping_add(index.wrapping_mul(Self::WORD))))
+        self.page(page).wrapping_add(size(Self::ERASE_SIZE.wrapping_add(index.wrapping_mul(Self::WORD))))
     }
 
     /// Where these bytes lie.
     fn address(&self, offset: u32) -> u32 {
-        let page = offset.checked_div(number(Self::ERASE_SIZE)).unwrap_or_default();
-        let hidden = page.wrapping_mul(number(WORDS.wrapping_mul(Self::WORD)));
+        let page = offset.checked_div(size(Self::ERASE_SIZE)).unwrap_or_default();
+        let hidden = page.wrapping_mul(size(WORDS.wrapping_mul(Self::WORD)));
         self.start.wrapping_add(offset).wrapping_add(hidden)
     }
 }
@@ -139,7 +141,7 @@ impl<F: NorFlash> NorFlash for Whole<'_, F> {
     const ERASE_SIZE: usize = F::ERASE_SIZE.saturating_sub(WORDS.saturating_mul(Self::WORD));
 
     fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), F::Error>> {
-        let page = |offset: u32| offset.checked_div(number(Self::ERASE_SIZE)).unwrap_or_default();
+        let page = |offset: u32| offset.checked_div(size(Self::ERASE_SIZE)).unwrap_or_default();
         self.erase_pages(page(from)..page(to), false)
     }
 
@@ -158,6 +160,76 @@ fn after(stamp: u8) -> u8 {
     if is_number(stamp) & (stamp < 0xf0) { stamp.saturating_add(LEAST) } else { LEAST }
 }
 
-fn number(size: usize) -> u32 {
+fn size(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::pin::pin;
+
+    use dunlin_testkit::flash::{Cut, Flash, FlashError};
+
+    use super::*;
+    use crate::block::block_on;
+
+    type Pages = Flash<4, 256>;
+
+    fn erase(flash: &mut Pages, page: u32) -> Result<(), FlashError> {
+        let range = 0..size(flash.bytes().len());
+        let mut whole = Whole::new(flash, &range).unwrap();
+        let page_len = size(<Whole<'_, Pages> as NorFlash>::ERASE_SIZE);
+        block_on(pin!(whole.erase(page * page_len, (page + 1) * page_len)))
+    }
+
+    /// The erase of the last page is cut short, which had announced that of the first one many times, and of its words
+    /// these are left as they were.
+    fn cut(pages: usize, announced: usize, left: usize) -> Pages {
+        let mut flash = Pages::new(pages);
+        let last = (pages - 1) * 256;
+        for _ in 0..announced {
+            erase(&mut flash, 0).unwrap();
+        }
+        flash.bytes_mut()[..4].copy_from_slice(b"kept");
+        flash.bytes_mut()[last..last + 4].copy_from_slice(b"gone");
+        let before = flash.bytes()[last..].to_vec();
+        flash.cut_power(Cut { operation: 1, tear: 1, seed: 0 });
+        assert_eq!(erase(&mut flash, size(pages) - 1), Err(FlashError::PowerOff));
+        flash.power_on();
+        let words = 256 - WORDS * 4;
+        flash.bytes_mut()[last + words..].fill(0xff);
+        flash.bytes_mut()[last..last + words + left * 4].copy_from_slice(&before[..words + left * 4]);
+        flash
+    }
+
+    #[test]
+    fn a_page_is_erased_again_whose_erase_was_cut_short_and_no_other() {
+        for pages in 2..=3 {
+            for announced in 1..WORDS {
+                for left in 0..=WORDS {
+                    let mut flash = cut(pages, announced, left);
+                    let range = 0..size(flash.bytes().len());
+                    block_on(pin!(Whole::new(&mut flash, &range).unwrap().finish(false))).unwrap();
+                    let last = (pages - 1) * 256;
+                    assert_eq!(flash.bytes()[..4], *b"kept", "{pages} pages, {announced} announced, {left} left");
+                    assert_eq!(flash.bytes()[last..last + 4], [0xff; 4]);
+                    let erases = flash.erases().to_vec();
+                    block_on(pin!(Whole::new(&mut flash, &range).unwrap().finish(false))).unwrap();
+                    assert_eq!(flash.erases(), erases, "it is done once");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_bits_that_an_erase_sets_make_another_number_of_one() {
+        let numbers: Vec<u8> = (0..=0xff).filter(|byte| is_number(*byte)).collect();
+        assert_eq!(numbers.len(), 16);
+        for number in &numbers {
+            assert!(numbers.iter().all(|other| other == number || number & other != *number));
+        }
+        let round: Vec<u8> = std::iter::successors(Some(LEAST), |number| Some(after(*number))).take(17).collect();
+        assert_eq!(round[..16], numbers);
+        assert_eq!((round[16], after(0xff), after(0)), (LEAST, LEAST, LEAST));
+    }
 }
