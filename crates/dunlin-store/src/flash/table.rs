@@ -19,6 +19,7 @@ use crate::store::{Damage, StoreError};
 
 /// The latest record of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)] // with what is padding at its end, copies would be split into bytes
 pub struct Cell {
     pub kind: u8,
     /// The number in its key.
@@ -83,11 +84,9 @@ impl<'v, N: NorFlash, const C: usize, const R: usize, const B: usize> Value<'v> 
 }
 
 /// See the module. The sizes are those of the store.
+// As it stands here, what is small lies near the beginning, within reach of short instructions.
+#[repr(C)]
 pub struct Table<N, const C: usize, const R: usize, const B: usize> {
-    /// The first one is that of the identifiers received.
-    cells: [Cell; C],
-    /// As the record has them, from the front.
-    ids: [[u8; 2]; R],
     /// Pages that hold records at any time.
     pages: usize,
     /// What is to be written or read, or was found last.
@@ -104,6 +103,10 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     /// dropped in the middle, or has failed.
     pub is_unsure: bool,
     pub damage: Damage,
+    /// The first one is that of the identifiers received.
+    cells: [Cell; C],
+    /// As the record has them, from the front.
+    ids: [[u8; 2]; R],
     flash: PhantomData<N>,
 }
 
