@@ -19,7 +19,7 @@ use dunlin_core::{Inbox, Instant, Options, Publish, Session, Storage, Transmit};
 use dunlin_store::{Blocking, Durable, FlashStore, PublishError, Store, StoreError};
 use heapless::String;
 use smoltcp::iface::SocketStorage;
-use static_cell::ConstStaticCell;
+use static_cell::{ConstStaticCell, StaticCell};
 
 const OPTIONS: Options = Options::new("till-1").durable().keep_alive(30);
 const TOPIC: &str = "till/1/sale";
@@ -42,15 +42,17 @@ fn main() -> ! {
 
 fn run(net: &mut Net) -> Result<(), &'static str> {
     static STORAGE: ConstStaticCell<Storage<512, 256, 12, 4, 64>> = ConstStaticCell::new(Storage::new());
+    static STORE: StaticCell<Flash> = StaticCell::new();
     let (memory, mut inbox) = STORAGE.take().split();
     let port = host::number(1).unwrap_or(1883) as u16;
     let path = host::argument(2).ok_or("no flash")?;
     let is_last = host::argument(3).is_some_and(|text| text == "last");
     let flash = HostFlash::open(&path).ok_or("no file with the flash")?;
-    let store = Flash::mount_blocking(flash, 0..board::flash::SIZE as u32).map_err(failed)?;
-    // The order of a message is its number less one; a number is taken when its message is stored.
-    let mut next = store.last().map_or(1, |(_, order)| order + 2);
+    // Too large to be moved about on the stack.
+    let store = STORE.init_with(|| Flash::new(Blocking(flash), 0..board::flash::SIZE as u32));
     let mut mqtt = Durable::recover(Session::new(OPTIONS, memory), store).map_err(failed)?;
+    // The order of a message is its number less one; a number is taken when its message is stored.
+    let mut next = mqtt.store().last().map_or(1, |(_, order)| order + 2);
     let recovery = mqtt.recovery();
     let damage = recovery.damage != Default::default();
     say!("@ recovered {} {} {}", recovery.messages, recovery.released, u8::from(damage));
@@ -87,7 +89,7 @@ fn run(net: &mut Net) -> Result<(), &'static str> {
 }
 
 /// One sale to flash; `false` if there is no room for it now.
-fn sell(mqtt: &mut Durable<'_, Flash>, number: u32) -> Result<bool, &'static str> {
+fn sell(mqtt: &mut Durable<'_, &mut Flash>, number: u32) -> Result<bool, &'static str> {
     let mut text: String<10> = String::new();
     let _ = write!(text, "{number}"); // ten digits fit
     match mqtt.publish(&Publish::new(TOPIC, text.as_bytes()).exactly_once()) {
@@ -100,7 +102,7 @@ fn sell(mqtt: &mut Durable<'_, Flash>, number: u32) -> Result<bool, &'static str
 }
 
 /// What came, to the session; what it has to say, to the stream.
-fn step(net: &mut Net, mqtt: &mut Durable<'_, Flash>, inbox: &mut Inbox<'_>) -> Result<(), &'static str> {
+fn step(net: &mut Net, mqtt: &mut Durable<'_, &mut Flash>, inbox: &mut Inbox<'_>) -> Result<(), &'static str> {
     let mut out = [0; 256];
     loop {
         let has_read = net.socket().recv(|bytes| {
