@@ -164,6 +164,18 @@ impl<'m> Inbox<'m> {
         self.used = 0;
     }
 
+    /// As [`take`](Self::take), for an event that does not come from here.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub(crate) fn use_up(&mut self, len: usize) {
+        self.used = len;
+    }
+
+    /// What was used up, from `from` on.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub(crate) fn used(&self, from: usize) -> &[u8] {
+        self.buf.get(self.start.wrapping_add(from)..self.start.wrapping_add(self.used)).unwrap_or_default()
+    }
+
     /// The topic of the event last returned. It was checked when it was decoded.
     pub(crate) fn topic(&self) -> Topic<'_> {
         Topic::new(self.bytes(self.topic))

@@ -72,6 +72,8 @@ pub use packet::connect::Refusal;
 pub use packet::subscribe::ReturnCodes;
 pub use packet::{PacketId, QoS, Violation};
 pub use session::Session;
+#[cfg(all(feature = "qos2", feature = "subscribe"))]
+pub use session::common::Common;
 pub use session::error::{Fault, PublishError, RestoreError, SubscribeError};
 #[cfg(feature = "large")]
 pub use session::event::Chunk;

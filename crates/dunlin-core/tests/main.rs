@@ -16,6 +16,7 @@ mod qos1;
 mod qos2;
 mod refused;
 mod resume;
+mod short_way;
 mod subscribe;
 
 use dunlin_core::PacketId;

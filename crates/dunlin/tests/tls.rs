@@ -106,11 +106,9 @@ async fn refusal(broker: &Broker, url: &str, tls: &Tls) -> TlsError {
     };
     let (client, _messages, driver) = builder().build().unwrap();
     let driver = tokio::spawn(driver.run());
-    let asynchronous = loop {
-        match in_time(client.next_event()).await.unwrap() {
-            dunlin::client::Event::Disconnected { reason, .. } => break tls_of(reason),
-            other => panic!("{other:?}"),
-        }
+    let asynchronous = match in_time(client.next_event()).await.unwrap() {
+        dunlin::client::Event::Disconnected { reason, .. } => tls_of(reason),
+        other => panic!("{other:?}"),
     };
     driver.abort();
     assert_eq!(format!("{blocking:?}"), format!("{asynchronous:?}"));
@@ -170,7 +168,8 @@ async fn what_is_wrong_with_files_is_said_before_anything_is_sent() {
     let (one, two) = (authority.client("one"), authority.client("two"));
     let trusting = || Tls::authorities(authority.pem.as_bytes());
     let text = broker.file("text", "no certificate");
-    let cases: [(Tls, fn(&TlsError) -> bool); 6] = [
+    type Case = (Tls, fn(&TlsError) -> bool);
+    let cases: [Case; 6] = [
         (
             Tls::authorities_file("/nowhere.pem"),
             |error| matches!(error, TlsError::File { path, .. } if path == Path::new("/nowhere.pem")),

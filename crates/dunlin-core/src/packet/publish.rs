@@ -101,16 +101,23 @@ impl<'a> Outgoing<'a> {
         header_len(self.remaining).wrapping_add(self.remaining)
     }
 
-    /// Writes all of a message at QoS 0 to where there is room for it: as the encoder does, but without a window.
-    pub fn write_whole(&self, payload: &[u8], out: &mut [u8]) {
-        let (header, len) = header::write(self.flags.0, self.remaining);
-        let topic_len = u16::try_from(self.topic.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let mut rest = out;
-        for part in [header.get(..len).unwrap_or_default(), &topic_len, self.topic.as_bytes(), payload] {
-            let Some((place, behind)) = rest.split_at_mut_checked(part.len()) else { return };
-            writer::copy(place, part);
-            rest = behind;
+    /// Writes all of a message to the front of `out`, where there is room for it: as the encoder does, but without a
+    /// window, which takes twice the time.
+    #[inline]
+    pub fn write_whole(&self, id: u16, payload: &[u8], out: &mut [u8]) {
+        let mut rest = match u8::try_from(self.remaining) {
+            Ok(length @ ..0x80) => writer::put_u16(u16::from_be_bytes([self.flags.0, length]), out),
+            _ => {
+                let (header, len) = header::write(self.flags.0, self.remaining);
+                writer::put(header.get(..len).unwrap_or_default(), out)
+            }
+        };
+        rest = writer::put_u16(u16::try_from(self.topic.len()).unwrap_or(u16::MAX), rest);
+        rest = writer::put(self.topic.as_bytes(), rest);
+        if !self.flags.is_qos0() {
+            rest = writer::put_u16(id, rest); // [MQTT-2.3.1-1] [MQTT-2.3.1-5]
         }
+        writer::put(payload, rest);
     }
 
     /// Writes everything before the payload.

@@ -73,18 +73,43 @@ impl<'o> Writer<'o> {
     }
 }
 
+/// Copies `bytes` to the front of `out`, and gives the room behind: for where there is room.
+pub(crate) fn put<'o>(bytes: &[u8], out: &'o mut [u8]) -> &'o mut [u8] {
+    let Some((place, behind)) = out.split_at_mut_checked(bytes.len()) else { return &mut [] };
+    copy(place, bytes);
+    behind
+}
+
+/// As [`put`], a number.
+pub(crate) fn put_u16(number: u16, out: &mut [u8]) -> &mut [u8] {
+    let Some((place, behind)) = out.split_first_chunk_mut() else { return &mut [] };
+    *place = number.to_be_bytes();
+    behind
+}
+
 /// Copies as much of `from` as `to` can hold, and says how much.
 pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> usize {
     let len = to.len().min(from.len());
     let (to, from) = (to.get_mut(..len).unwrap_or_default(), from.get(..len).unwrap_or_default());
-    #[cfg(not(target_pointer_width = "64"))]
+    copy_all(to, from);
+    len
+}
+
+/// On hosts, `memcpy`.
+#[cfg(target_pointer_width = "64")]
+fn copy_all(to: &mut [u8], from: &[u8]) {
+    if to.len() == from.len() {
+        to.copy_from_slice(from);
+    }
+}
+
+/// A loop, since `copy_from_slice` keeps its panic where the optimiser does not see both lengths.
+#[cfg(not(target_pointer_width = "64"))]
+fn copy_all(to: &mut [u8], from: &[u8]) {
     let (to, from) = copy_words(to, from);
-    // A loop, since `copy_from_slice` keeps its panic where the optimiser does not see both lengths. On a host it
-    // becomes a call of `memcpy`.
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }
-    len
 }
 
 /// Copies four bytes at a time and leaves the rest: for devices, where `memcpy` is the largest function of many a small

@@ -128,6 +128,9 @@ pub(crate) struct State {
     /// Counts connections, so that an old receipt at QoS 1 is known for what it is.
     #[cfg(feature = "manual")]
     connections: u8,
+    /// Some entry may stand for a copy.
+    #[cfg(feature = "manual")]
+    has_again: bool,
 }
 
 /// Whether `poll` left a packet in the inbox because something must leave first.
@@ -195,6 +198,7 @@ impl<'s> Inbound<'s> {
             Stage::Shown2 | Stage::Pubrec if MANUAL => {
                 if self.table.space() > 1 {
                     self.push_entry(Received { stage: Stage::Again, ..entry });
+                    self.note_again();
                 }
             }
             Stage::Unasked if MANUAL => self.owe(index, Stage::Shown2),
@@ -269,9 +273,7 @@ impl<'s> Inbound<'s> {
 
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Pause {
-        if MANUAL {
-            self.drop_again(id);
-        }
+        self.drop_again(id);
         let Some(entry) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
         let index = self.at.found;
         match entry.stage {
@@ -285,18 +287,35 @@ impl<'s> Inbound<'s> {
         Pause::GoOn
     }
 
+    /// A copy of a message has an entry.
+    #[cfg(feature = "manual")]
+    fn note_again(&mut self) {
+        self.at.has_again = true;
+    }
+
+    #[cfg(not(feature = "manual"))]
+    fn note_again(&mut self) {}
+
     /// Copies of a message are not answered any more when PUBREL has come: a PUBREC behind PUBCOMP could be taken for
     /// that of the next message under this identifier.
+    #[cfg(feature = "manual")]
     fn drop_again(&mut self, id: PacketId) {
         let mut index = 0_usize;
-        while let Some(entry) = self.table.get_mut(index) {
+        let mut is_left = false;
+        while self.at.has_again && index < self.table.len() {
+            let entry = self.entry(index);
             if entry.stage == Stage::Again && entry.id == id.get() {
                 self.remove(index);
             } else {
+                is_left |= entry.stage == Stage::Again;
                 index = index.wrapping_add(1);
             }
         }
+        self.at.has_again = is_left;
     }
+
+    #[cfg(not(feature = "manual"))]
+    fn drop_again(&mut self, _: PacketId) {}
 
     /// A PUBREC that fits no message of ours: the server waits for PUBREL.
     pub fn on_stray_pubrec(&mut self, id: PacketId) -> Pause {
@@ -599,6 +618,10 @@ impl<'s> Inbound<'s> {
     /// State and memory apart, what is unused cleared; and how many entries are in use.
     pub fn into_parts(mut self) -> (State, &'s mut [Received], usize) {
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
+        #[cfg(feature = "manual")]
+        {
+            self.at.has_again = self.table.iter().any(|entry| entry.stage == Stage::Again);
+        }
         self.at.next_ack = 0;
         self.at.found = 0;
         self.at.highest = self.table.iter().map(|entry| entry.id).max().unwrap_or(0);
@@ -619,6 +642,10 @@ impl<'s> Inbound<'s> {
             if entry.stage.wants_mark() && !self.at.has_mark {
                 return Err("a mark that is waited for would not be found");
             }
+            #[cfg(feature = "manual")]
+            if entry.stage == Stage::Again && !self.at.has_again {
+                return Err("a copy would still be answered behind PUBCOMP");
+            }
         }
         Ok(())
     }
@@ -636,6 +663,8 @@ impl State {
             sessions: 0,
             #[cfg(feature = "manual")]
             connections: 0,
+            #[cfg(feature = "manual")]
+            has_again: false,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! is subscribed; `keep_alive` alone does arithmetic on time; `next` asks them all what leaves next. Packets that came
 //! are told apart in `incoming`, messages larger than the inbox in `large`.
 
+#[cfg(all(feature = "qos2", feature = "subscribe"))]
+pub(crate) mod common;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod filters;

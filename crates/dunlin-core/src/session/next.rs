@@ -147,7 +147,7 @@ impl Session<'_> {
         if len > out.len().min(header::MAX_PACKET) || self.owes_anything() {
             return Ok(None);
         }
-        outgoing.write_whole(publish.payload, out);
+        outgoing.write_whole(0, publish.payload, out);
         self.keep_alive.sent();
         Ok(Some(len))
     }
@@ -155,12 +155,20 @@ impl Session<'_> {
     /// Whether something has begun to leave, or a request or message waits to: acknowledgements stand in no order to
     /// messages.
     fn owes_anything(&mut self) -> bool {
-        let has_begun = !self.sending.is_nothing();
+        !self.sending.is_nothing() || self.has_request() || self.outbound.is_waiting()
+    }
+
+    /// Whether a request waits to leave.
+    pub(super) fn has_request(&mut self) -> bool {
         #[cfg(feature = "table")]
-        let has_begun = has_begun || self.table.wants(self.options.subscriptions);
+        if self.table.wants(self.options.subscriptions) {
+            return true;
+        }
         #[cfg(feature = "subscribe")]
-        let has_begun = has_begun || self.filters.next_request().is_some();
-        has_begun || self.outbound.is_waiting()
+        if self.filters.next_request().is_some() {
+            return true;
+        }
+        false
     }
 
     /// The external payload that is to be sent now, and how much of it has left.
@@ -215,7 +223,7 @@ impl Session<'_> {
 
     /// An acknowledgement never leaves before the last byte of its message has come. A message that passes by without
     /// being shown, since it is known, is owed one from its head on: while it does, they all wait.
-    fn next_ack(&mut self) -> Option<(u8, PacketId)> {
+    pub(super) fn next_ack(&mut self) -> Option<(u8, PacketId)> {
         #[cfg(feature = "large")]
         if self.large.is_repeated() {
             return None;
@@ -223,7 +231,7 @@ impl Session<'_> {
         if cfg!(feature = "subscribe") || cfg!(feature = "qos2") { self.inbound.next_ack() } else { None }
     }
 
-    fn next_release(&mut self) -> Option<PacketId> {
+    pub(super) fn next_release(&mut self) -> Option<PacketId> {
         if cfg!(feature = "qos2") && self.outbound.may_release() { self.outbound.next_release() } else { None }
     }
 

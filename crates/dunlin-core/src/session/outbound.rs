@@ -173,6 +173,12 @@ impl<'s> Outbound<'s> {
         if stored > self.room() || self.slots.space() == 0 { Err(NoRoom::Now) } else { Ok(()) }
     }
 
+    /// Whether there is room, with all messages where they are.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub fn has_room(&self, stored: usize) -> bool {
+        self.slots.space() > 0 && stored <= self.room()
+    }
+
     /// Bytes of `tx` behind the last message.
     fn room(&self) -> usize {
         self.tx.len().wrapping_sub(self.at.tail)
@@ -247,6 +253,15 @@ impl<'s> Outbound<'s> {
         self.slots.push(Slot { at, len, id, stage, held });
         self.at.tail = at.wrapping_add(len);
         self.at.has_mark |= admission.wants_mark;
+    }
+
+    /// As [`admit`](Self::admit), a message of `len` bytes that comes whole, needs no mark and pushes nothing out.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub fn admit_common(&mut self, outgoing: &Outgoing<'_>, id: PacketId, payload: &[u8], len: usize) {
+        let at = self.at.tail;
+        outgoing.write_whole(id.get(), payload, self.tx.get_mut(at..).unwrap_or_default());
+        self.slots.push(Slot { at, len, id: id.get(), stage: Stage::Queued, held: Held::Whole(Replace::Nothing) });
+        self.at.tail = at.wrapping_add(len);
     }
 
     /// Takes back a released message after a restart, behind the released ones that are there.
@@ -381,6 +396,12 @@ impl<'s> Outbound<'s> {
         self.at.has_notice = true;
     }
 
+    /// Whether there may be a message to report.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub fn may_tell(&self) -> bool {
+        self.at.has_notice
+    }
+
     /// A message to report: its identifier, and why.
     pub fn next_notice(&mut self, wants_mark: bool) -> Option<(PacketId, Notice)> {
         if !QOS1 || !self.at.has_notice {
@@ -458,6 +479,21 @@ impl<'s> Outbound<'s> {
             return writer.announce(to_usize(payload.len));
         }
         writer.put(stored);
+    }
+
+    /// Writes the PUBLISH that is to leave, if all of it is here and fits: it has left then. Gives its length.
+    #[cfg(all(feature = "qos2", feature = "subscribe"))]
+    pub fn send_whole(&mut self, out: &mut [u8]) -> usize {
+        let Some(slot) = self.slots.get(self.at.next_publish) else { return 0 };
+        let (stored, is_whole) = (self.stored(slot), slot.held != Held::Head);
+        match out.get_mut(..stored.len()) {
+            Some(place) if is_whole => {
+                let len = crate::packet::writer::copy(place, stored);
+                self.publish_sent();
+                len
+            }
+            _ => 0,
+        }
     }
 
     /// When all but an external payload has left of the PUBLISH that is being sent: the payload, and how much of it

@@ -31,6 +31,7 @@ mod owned;
 mod payload;
 mod pool;
 pub(crate) mod pump;
+mod queue;
 mod received;
 mod replies;
 mod requests;
@@ -406,12 +407,10 @@ impl Host {
 
     #[inline]
     fn next_of(&self, batch: &mut Batch) -> Option<Message> {
-        let (message, may_feed) = batch.pop()?;
-        self.in_batch.set(batch);
-        if may_feed {
+        if batch.take_next(&self.in_batch)? {
             self.feed();
         }
-        Some(message)
+        batch.pop()
     }
 
     /// As [`poll_message`](Self::poll_message), for the only receiver there is, which has a batch of its own.
@@ -750,7 +749,10 @@ impl State {
         let inline = Load { count: 1, arena: bytes, bytes };
         let most_inline = if shared.is_some() { INLINE_SHARED } else { INLINE };
         if payload.len() <= most_inline && self.fits(inline) {
-            let id = self.session.on(|session| session.publish(publish))?;
+            let id = match self.session.on(|session| session.publish_common(publish)) {
+                None => self.session.on(|session| session.publish(publish))?,
+                id => id,
+            };
             return Ok(self.note(id, inline, None, replace));
         }
         self.admit_external(publish, shared, replace, bytes)

@@ -8,19 +8,19 @@
 //! One turn fills one buffer, so that a batch leaves with one write. The session is locked for the length of a turn,
 //! never while the driver waits.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use dunlin_core::memory::tx_len;
-use dunlin_core::{Event as Happened, Fault, Instant, QoS, Ready, Request, Transmit};
+use dunlin_core::{Common, Event as Happened, Fault, Instant, QoS, Ready, Request, Transmit};
 
 use super::deliveries::Outcome;
 use super::error::Reason;
 use super::output::Output;
 use super::owned::{LONG, OwnedInbox};
+use super::queue::Queue;
 use super::received::{Event, Message};
 use super::{Host, Link, State, wake};
 
@@ -30,7 +30,7 @@ pub(crate) struct Pump {
     inbox: OwnedInbox,
     output: Output,
     /// Messages on the way from the inbox to the queue, and their bytes.
-    messages: VecDeque<Message>,
+    messages: Queue,
     message_bytes: usize,
     wakes: Vec<Waker>,
     /// The queue of received messages is full: nothing is read.
@@ -74,7 +74,7 @@ impl Pump {
             host,
             inbox,
             output: Output::default(),
-            messages: VecDeque::new(),
+            messages: Queue::default(),
             message_bytes: 0,
             wakes: Vec::new(),
             is_held: false,
@@ -299,6 +299,7 @@ impl Pump {
         count = count.saturating_sub(self.messages.len());
         bytes = bytes.saturating_sub(self.message_bytes);
         loop {
+            self.take_common(state, &mut count, &mut bytes);
             self.is_held = count == 0 || bytes == 0;
             if self.is_held {
                 return Ok(());
@@ -310,6 +311,37 @@ impl Pump {
                 bytes = bytes.saturating_sub(len);
                 self.message_bytes += len;
             }
+        }
+    }
+
+    /// Takes short messages and acknowledgements by the short way, while there is room for so many messages and bytes.
+    fn take_common(&mut self, state: &mut State, count: &mut usize, bytes: &mut usize) {
+        if state.replies.is_waited_for() {
+            return;
+        }
+        let Self { inbox, messages, message_bytes, .. } = self;
+        loop {
+            let delivered = state.session.on(|session| {
+                inbox.on(|inbox| {
+                    while *count > 0 && *bytes > 0 {
+                        match session.poll_common(inbox)? {
+                            Common::Message(message) => {
+                                trace_received(&message);
+                                let place = messages.add();
+                                place.set(&message);
+                                let len = place.len();
+                                *count -= 1;
+                                *bytes = bytes.saturating_sub(len);
+                                *message_bytes += len;
+                            }
+                            Common::Delivered(id) => return Some(id),
+                        }
+                    }
+                    None
+                })
+            });
+            let Some(id) = delivered else { return };
+            state.end(id, Outcome::Delivered);
         }
     }
 
@@ -325,8 +357,7 @@ impl Pump {
                 state.wakes.extend(waker);
             }
             Happened::Message(message) => {
-                #[cfg(feature = "tracing")]
-                tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
+                trace_received(&message);
                 let packet = long_packet(&message);
                 let is_whole = packet > 0 && packet == buffer_len;
                 let mut owned = if is_whole { Message::whole(&message, packet) } else { Message::copy(&message) };
@@ -335,7 +366,7 @@ impl Pump {
                     owned.lie_in(self.inbox.take());
                 }
                 let len = owned.len();
-                self.messages.push_back(owned);
+                *self.messages.add() = owned;
                 return Some(len);
             }
             Happened::Delivered(id) => state.end(id, Outcome::Delivered),
@@ -375,6 +406,12 @@ impl Pump {
             state.forget_staged();
         }
         loop {
+            let space = self.output.space();
+            if space.is_empty() {
+                break;
+            }
+            let n = state.session.on(|session| session.transmit_common(space));
+            self.output.filled(n);
             let space = self.output.space();
             if space.is_empty() {
                 break;
@@ -433,6 +470,13 @@ impl Pump {
         }
         Turn::Go { deadline: Some(deadline.map_or(closing.until, |deadline| deadline.min(closing.until))) }
     }
+}
+
+/// A message came, for whoever traces.
+#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "for tracing only"))]
+fn trace_received(message: &dunlin_core::Message<'_>) {
+    #[cfg(feature = "tracing")]
+    tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
 }
 
 /// Bytes of the packet that a message came in, if it is a long one. Zero if it is not.

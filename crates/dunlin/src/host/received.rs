@@ -11,12 +11,19 @@ use dunlin_core::{QoS, Receipt};
 
 use super::error::{Error, Reason};
 use super::pool::Pooled;
+use super::queue::Queue;
 use super::waiters::{Ticket, Waiters};
 
 /// A message that arrived. Short ones need no heap; those above 16 KiB lie where they were received.
 #[derive(Clone)]
 pub struct Message {
     body: Body,
+    about: About,
+}
+
+/// What is known of a message besides its bytes.
+#[derive(Clone, Copy)]
+struct About {
     /// Where in its bytes the topic name is, and the payload, which is the last.
     topic_at: u32,
     payload_at: u32,
@@ -31,63 +38,110 @@ pub struct Message {
 /// Topic name and payload, and perhaps more of the packet.
 #[derive(Clone)]
 enum Body {
-    Short([u8; SHORT]),
+    Short(Short),
     Long(Box<[u8]>),
     Packet(Pooled),
 }
+
+/// Aligned as what stands around it, so that it is copied in large pieces.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Short([u8; SHORT]);
 
 /// Most bytes of topic and payload together that a message keeps in itself.
 const SHORT: usize = 64;
 
 impl Message {
+    /// No message yet.
+    pub(crate) const EMPTY: Self = Self {
+        body: Body::Short(Short([0; SHORT])),
+        about: About {
+            topic_at: 0,
+            payload_at: 0,
+            end: 0,
+            topic_len: 0,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            dup: false,
+            receipt: None,
+        },
+    };
+
     /// With its own copy of topic and payload.
-    #[inline]
     pub(crate) fn copy(message: &dunlin_core::Message<'_>) -> Self {
-        let (topic, payload) = (message.topic.as_bytes(), message.payload);
-        let (topic_len, end) = (topic.len(), topic.len() + payload.len());
-        let body = if end <= SHORT {
-            let mut bytes = [0; SHORT];
-            bytes[..topic_len].copy_from_slice(topic);
-            bytes[topic_len..end].copy_from_slice(payload);
-            Body::Short(bytes)
-        } else {
-            Body::Long([topic, payload].concat().into_boxed_slice())
-        };
-        Self::new(message, body, 0, topic_len, end)
+        let mut owned = Self::EMPTY;
+        owned.set(message);
+        owned
+    }
+
+    /// Makes this one a copy of another.
+    #[inline]
+    pub(crate) fn set(&mut self, message: &dunlin_core::Message<'_>) {
+        self.put(message.topic.as_bytes(), message.payload);
+        self.describe(message);
+    }
+
+    /// Copies topic and payload.
+    #[inline]
+    pub(crate) fn put(&mut self, topic: &[u8], payload: &[u8]) {
+        let end = topic.len() + payload.len();
+        match &mut self.body {
+            Body::Short(Short(bytes)) if end <= SHORT => {
+                let (name, rest) = bytes.split_at_mut(topic.len());
+                name.copy_from_slice(topic);
+                rest[..payload.len()].copy_from_slice(payload);
+            }
+            body => *body = Body::Long([topic, payload].concat().into_boxed_slice()),
+        }
+        self.place(0, topic.len(), topic.len(), end);
     }
 
     /// For the buffer that holds its packet of so many bytes, and nothing else: [`lie_in`](Self::lie_in) that.
     pub(crate) fn whole(message: &dunlin_core::Message<'_>, packet: usize) -> Self {
         let id_len = if message.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let topic_len = message.topic.as_bytes().len();
         let payload_at = packet - message.payload.len();
-        let topic_at = payload_at - id_len - message.topic.as_bytes().len();
-        Self::new(message, Body::Short([0; SHORT]), topic_at, payload_at, packet)
+        let mut owned = Self::EMPTY;
+        owned.describe(message);
+        owned.place(payload_at - id_len - topic_len, topic_len, payload_at, packet);
+        owned
     }
 
     pub(crate) fn lie_in(&mut self, packet: Vec<u8>) {
         self.body = Body::Packet(Pooled::new(packet));
     }
 
+    /// Moves it out. What stays has no heap.
     #[inline]
-    fn new(message: &dunlin_core::Message<'_>, body: Body, topic_at: usize, payload_at: usize, end: usize) -> Self {
+    pub(crate) fn take(&mut self) -> Self {
+        match &mut self.body {
+            Body::Short(bytes) => Self { body: Body::Short(*bytes), about: self.about },
+            Body::Long(_) | Body::Packet(_) => std::mem::replace(self, Self::EMPTY),
+        }
+    }
+
+    #[inline]
+    fn describe(&mut self, message: &dunlin_core::Message<'_>) {
+        self.about.qos = message.qos;
+        self.about.retain = message.retain;
+        self.about.dup = message.dup;
+        self.about.receipt = message.receipt();
+    }
+
+    /// Says where in its bytes the topic name begins, how long that is, where the payload begins, and where it ends.
+    #[inline]
+    fn place(&mut self, topic_at: usize, topic_len: usize, payload_at: usize, end: usize) {
         // A packet has less than 2^28 bytes.
         let short = |n: usize| u32::try_from(n).unwrap_or_default();
-        Self {
-            body,
-            topic_at: short(topic_at),
-            payload_at: short(payload_at),
-            end: short(end),
-            topic_len: u16::try_from(message.topic.as_bytes().len()).unwrap_or_default(),
-            qos: message.qos,
-            retain: message.retain,
-            dup: message.dup,
-            receipt: message.receipt(),
-        }
+        self.about.topic_at = short(topic_at);
+        self.about.topic_len = u16::try_from(topic_len).unwrap_or_default();
+        self.about.payload_at = short(payload_at);
+        self.about.end = short(end);
     }
 
     fn bytes(&self) -> &[u8] {
         match &self.body {
-            Body::Short(bytes) => bytes,
+            Body::Short(Short(bytes)) => bytes,
             Body::Long(bytes) => bytes,
             Body::Packet(bytes) => bytes,
         }
@@ -96,14 +150,15 @@ impl Message {
     /// The topic name it was published to.
     #[must_use]
     pub fn topic(&self) -> &str {
-        let name = self.bytes().get(self.topic_at as usize..).and_then(|rest| rest.get(..self.topic_len.into()));
+        let name =
+            self.bytes().get(self.about.topic_at as usize..).and_then(|rest| rest.get(..self.about.topic_len.into()));
         std::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
     }
 
     /// Its payload, possibly empty.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.bytes().get(self.payload_at as usize..self.end as usize).unwrap_or_default()
+        self.bytes().get(self.about.payload_at as usize..self.about.end as usize).unwrap_or_default()
     }
 
     /// The payload as text, if it is UTF-8.
@@ -121,36 +176,36 @@ impl Message {
     /// The quality of service it came with, at most what was subscribed.
     #[must_use]
     pub const fn qos(&self) -> QoS {
-        self.qos
+        self.about.qos
     }
 
     /// Whether the server had kept it before this client subscribed.
     #[must_use]
     pub const fn is_retain(&self) -> bool {
-        self.retain
+        self.about.retain
     }
 
     /// Whether the server may have sent it before. At QoS 1 it may have been handled already.
     #[must_use]
     pub const fn is_dup(&self) -> bool {
-        self.dup
+        self.about.dup
     }
 
     /// What stands for it in the session; `None` at QoS 0.
     #[must_use]
     pub const fn receipt(&self) -> Option<Receipt> {
-        self.receipt
+        self.about.receipt
     }
 
     /// Bytes of memory that it takes, roughly.
     pub(crate) fn len(&self) -> usize {
-        self.end as usize + size_of::<Self>()
+        self.about.end as usize + size_of::<Self>()
     }
 }
 
 impl PartialEq for Message {
     fn eq(&self, other: &Self) -> bool {
-        let facts = |message: &Self| (message.qos, message.retain, message.dup, message.receipt);
+        let facts = |message: &Self| (message.qos(), message.is_retain(), message.is_dup(), message.receipt());
         facts(self) == facts(other) && self.topic() == other.topic() && self.payload() == other.payload()
     }
 }
@@ -163,9 +218,9 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("topic", &self.topic())
             .field("payload_len", &self.payload().len())
-            .field("qos", &self.qos)
-            .field("retain", &self.retain)
-            .field("dup", &self.dup)
+            .field("qos", &self.about.qos)
+            .field("retain", &self.about.retain)
+            .field("dup", &self.about.dup)
             .finish()
     }
 }
@@ -210,7 +265,7 @@ pub enum Event {
 /// The queues between driver and application.
 #[derive(Default)]
 pub(crate) struct Inward {
-    messages: VecDeque<Message>,
+    messages: Queue,
     bytes: usize,
     readers: Waiters,
     events: VecDeque<Event>,
@@ -226,7 +281,7 @@ pub(crate) struct Inward {
 /// Messages that the application's side has taken at once, to give them out one by one without a lock of the driver's.
 #[derive(Default)]
 pub(crate) struct Batch {
-    messages: VecDeque<Message>,
+    messages: Queue,
     bytes: usize,
     /// With so many left, or none, there may be room for the driver again.
     feed_at: usize,
@@ -251,13 +306,20 @@ impl InBatch {
 }
 
 impl Batch {
-    /// The next message; and whether the driver is to be told of it, after it can be seen.
+    /// The message that is next, which `pop` then gives; `None`: there is none. Otherwise it is told whether there may
+    /// be room for the driver again.
     #[inline]
-    pub fn pop(&mut self) -> Option<(Message, bool)> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= message.len();
-        let left = self.messages.len();
-        Some((message, left == 0 || left == self.feed_at))
+    pub fn take_next(&mut self, count: &InBatch) -> Option<bool> {
+        self.bytes -= self.messages.front()?.len();
+        let left = self.messages.len() - 1;
+        count.count.store(left, Ordering::Relaxed);
+        count.bytes.store(self.bytes, Ordering::Relaxed);
+        Some(left == 0 || left == self.feed_at)
+    }
+
+    #[inline]
+    pub fn pop(&mut self) -> Option<Message> {
+        self.messages.pop()
     }
 
     #[cfg(feature = "tokio")]
@@ -271,24 +333,14 @@ const EVENTS: usize = 1024;
 
 impl Inward {
     /// Takes what the driver brings, so many bytes of messages; the wakers are to be woken outside of all locks.
-    pub fn bring(
-        &mut self,
-        messages: &mut VecDeque<Message>,
-        bytes: usize,
-        events: &mut Vec<Event>,
-        wake: &mut Vec<Waker>,
-    ) {
+    pub fn bring(&mut self, messages: &mut Queue, bytes: usize, events: &mut Vec<Event>, wake: &mut Vec<Waker>) {
         if self.discards {
-            messages.clear();
+            *messages = Queue::default();
         }
         if !messages.is_empty() {
             self.bytes += bytes;
             wake.extend(self.readers.take(messages.len()));
-            if self.messages.is_empty() {
-                std::mem::swap(&mut self.messages, messages);
-            } else {
-                self.messages.append(messages);
-            }
+            self.messages.append(messages);
         }
         for event in events.drain(..) {
             if self.events.len() >= EVENTS {
@@ -329,7 +381,7 @@ impl Inward {
         ticket: &mut Ticket,
         waker: Option<&Waker>,
     ) -> Poll<Result<Message, Error>> {
-        let Some(first) = self.messages.pop_front() else {
+        let Some(first) = self.messages.pop() else {
             return wait(&mut self.readers, &self.ended, ticket, waker);
         };
         self.readers.leave(ticket);
@@ -377,7 +429,7 @@ impl Inward {
     #[cfg(feature = "tokio")]
     pub fn discard(&mut self) {
         self.discards = true;
-        self.messages.clear();
+        self.messages = Queue::default();
         self.bytes = 0;
     }
 
