@@ -60,6 +60,19 @@ fn a_message_that_is_stored_first_does_not_overtake_one_that_is_not() {
 }
 
 #[test]
+fn a_message_leaves_when_the_one_that_held_it_up_is_withdrawn() {
+    let mut pair = by_hand();
+    pair.publish(&Publish::new("a", b"1").exactly_once()).unwrap();
+    pair.publish(&Publish::new("a", b"2").exactly_once()).unwrap();
+    pair.client.mark_stored(mark(2, Stage::Accepted));
+    pair.run();
+    assert_eq!(pair.sent(), []);
+    assert!(pair.client.withdraw(id(1)));
+    pair.run();
+    assert_eq!(pair.broker.received(), [("a", b"2")]);
+}
+
+#[test]
 fn pubrel_leaves_after_the_release_is_stored() {
     // [MQTT-4.3.3-1]
     let mut pair = by_hand();

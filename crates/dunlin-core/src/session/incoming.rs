@@ -33,8 +33,7 @@ impl Session<'_> {
         self.checked(self.check_place(header))?;
         let len = header.len.wrapping_add(header.remaining);
         if len > inbox.capacity() {
-            self.is_quiet = false;
-            return self.too_large(header, len, inbox);
+            return self.too_large(header, len, inbox); // what it is owed, it is owed as it passes
         }
         let body = inbox.pending().get(header.len..len).ok_or(Pause::Wait)?;
         self.is_quiet = false;
