@@ -108,8 +108,8 @@ impl<'a> Outgoing<'a> {
         let mut rest = match u8::try_from(self.remaining) {
             Ok(length @ ..0x80) => writer::put_u16(u16::from_be_bytes([self.flags.0, length]), out),
             _ => {
-                let (header, len) = header::write(self.flags.0, self.remaining);
-                writer::put(header.get(..len).unwrap_or_default(), out)
+                let mut bytes = [0; 5];
+                writer::put(header::write(self.flags.0, self.remaining, &mut bytes), out)
             }
         };
         rest = writer::put_u16(u16::try_from(self.topic.len()).unwrap_or(u16::MAX), rest);

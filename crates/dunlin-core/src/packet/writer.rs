@@ -68,8 +68,8 @@ impl<'o> Writer<'o> {
 
     /// First byte and Remaining Length.
     pub fn put_header(&mut self, first: u8, remaining: usize) {
-        let (header, len) = header::write(first, remaining);
-        self.put(header.get(..len).unwrap_or_default());
+        let mut bytes = [0; 5];
+        self.put(header::write(first, remaining, &mut bytes));
     }
 }
 

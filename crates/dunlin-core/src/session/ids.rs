@@ -36,6 +36,7 @@ impl Ids {
     }
 
     /// `id` is in use: what is free ends before it.
+    #[inline(never)] // from several loops
     pub fn mark(&mut self, id: u16) {
         self.free = self.free.min(id.wrapping_sub(self.next));
     }

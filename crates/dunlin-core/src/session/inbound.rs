@@ -322,6 +322,7 @@ impl<'s> Inbound<'s> {
         self.owe_stray(id, Stage::Pubrel)
     }
 
+    #[inline(always)] // each of the callers knows the stage
     fn owe_stray(&mut self, id: PacketId, stage: Stage) -> Pause {
         if self.table.space() == 0 && self.table.len() > 0 {
             return self.wait();
@@ -522,6 +523,7 @@ impl<'s> Inbound<'s> {
 
     /// The entry of a QoS 2 message with this identifier, which stands at `found` then. Looked for from there on, where
     /// the next PUBREL is likely to find its own.
+    #[inline(always)] // so that what it returns is never put together
     fn find(&mut self, id: PacketId) -> Option<Received> {
         let start = self.at.found;
         let mut index = start;
@@ -540,6 +542,7 @@ impl<'s> Inbound<'s> {
         }
     }
 
+    #[inline(always)] // a call, and no more
     fn entry(&mut self, index: usize) -> Received {
         match self.table.get_mut(index) {
             Some(entry) => *entry,

@@ -88,7 +88,6 @@ impl Session<'_> {
     /// Packets leave whole where `out` allows, and as many as fit, so that one write carries a batch. Call it again
     /// until it says [`Transmit::Idle`]; then `poll` may have more to do, too: see [`poll`](Session::poll).
     /// Costs one copy of what is sent, and no other work that grows with the number of messages waiting.
-    #[inline(never)]
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         self.tick(now);
         let mut writer = Writer::new(0, out);

@@ -433,7 +433,6 @@ impl<'s> Outbound<'s> {
     }
 
     /// The next PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4]; it counts as sent.
-    #[inline(never)]
     pub fn next_release(&mut self) -> Option<PacketId> {
         while self.at.next_release < self.at.released {
             let slot = self.slots.get_mut(self.at.next_release)?;
@@ -586,6 +585,7 @@ impl<'s> Outbound<'s> {
 
     /// The slot with this identifier, looked for from `start` on and then before it: what comes in order is found at
     /// once.
+    #[inline(always)] // so that what it returns is never put together
     fn find(&mut self, id: PacketId, start: usize) -> Option<usize> {
         let mut index = start;
         loop {

@@ -40,10 +40,9 @@ impl<'s, T: Copy> Queue<'s, T> {
 
     /// Adds an item behind the others, if there is space.
     pub fn push(&mut self, item: T) {
-        if self.space() > 0 {
-            self.len = self.len.wrapping_add(1);
-        }
-        if let Some(place) = self.get_mut(self.len.wrapping_sub(1)) {
+        let index = self.len;
+        self.len = index.wrapping_add(1).min(self.items.len());
+        if let Some(place) = self.get_mut(index) {
             *place = item;
         }
     }
