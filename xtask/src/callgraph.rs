@@ -81,6 +81,7 @@ impl CallGraph {
                     Some(to) if listing.labels.contains_key(&to) => _ = function.calls.insert(to),
                     _ => function.calls_indirectly = true,
                 },
+                Flow::Unknown if constants.chooses_a_branch(instruction, &listing) => {}
                 Flow::Unknown => function.calls_indirectly = true,
                 Flow::On => {}
             }
@@ -261,34 +262,77 @@ impl Instruction {
 ///
 /// Where a function is called several times in a row, Arm's compilers load its address from among the code and call
 /// through the register. That is a direct call in all but form, as long as nothing else can have been loaded.
+///
+/// And those that hold the address of one of several branches, the first of which stands at the address given: `mov pc, r4`
+/// is a choice among these.
 #[derive(Default)]
-struct Constants(BTreeMap<String, u64>);
+struct Constants {
+    functions: BTreeMap<String, u64>,
+    branches: BTreeMap<String, u64>,
+}
 
 impl Constants {
     fn get(&self, register: &str) -> Option<u64> {
-        self.0.get(register).copied()
+        self.functions.get(register).copied()
+    }
+
+    /// Whether `instruction` goes to one of several branches, which are jumps like any other.
+    fn chooses_a_branch(&self, instruction: &Instruction, listing: &Listing) -> bool {
+        let register = instruction.operands.strip_prefix("pc, ").filter(|_| instruction.mnemonic == "mov");
+        let first = register.and_then(|register| self.branches.get(register));
+        let is_branch = |at: &u64| {
+            let found = listing.instructions.binary_search_by_key(at, |instruction| instruction.at);
+            found.is_ok_and(|index| listing.instructions.get(index).is_some_and(|found| found.mnemonic == "b.w"))
+        };
+        first.is_some_and(is_branch)
+    }
+
+    fn clear(&mut self) {
+        self.functions.clear();
+        self.branches.clear();
+    }
+
+    fn forget(&mut self, register: &str) {
+        self.functions.remove(register);
+        self.branches.remove(register);
     }
 
     /// What is known after `instruction`; in doubt, nothing.
     fn follow(&mut self, instruction: &Instruction, listing: &Listing) {
         let (mnemonic, operands) = (instruction.mnemonic.as_str(), instruction.operands.as_str());
         let first = operands.split([',', ' ']).next().unwrap_or_default();
+        let branches = self.branches_after(instruction);
         match (instruction.address, listing.words.get(&instruction.address.unwrap_or_default())) {
             (Some(_), Some(word)) if mnemonic.starts_with("ldr") && operands.contains("[pc") => {
-                self.0.insert(first.to_owned(), word & !1);
+                self.functions.insert(first.to_owned(), word & !1);
             }
             // A call keeps r4 to r11.
             _ if mnemonic.starts_with("bl") => {
-                ["r0", "r1", "r2", "r3", "ip", "lr"].iter().for_each(|scratch| _ = self.0.remove(*scratch))
+                ["r0", "r1", "r2", "r3", "ip", "lr"].iter().for_each(|scratch| self.forget(scratch))
             }
             _ if mnemonic.starts_with("push") => {}
             // Several results: a list of registers, an address that moves on, a pair.
-            _ if operands.contains(['{', '!']) || operands.contains("],") => self.0.clear(),
-            _ if mnemonic.starts_with("ldrd") || mnemonic.contains("mull") || mnemonic.contains("mlal") => {
-                self.0.clear()
-            }
+            _ if operands.contains(['{', '!']) || operands.contains("],") => self.clear(),
+            _ if mnemonic.starts_with("ldrd") || mnemonic.contains("mull") || mnemonic.contains("mlal") => self.clear(),
             _ if mnemonic.starts_with("str") || mnemonic.starts_with("cmp") => {}
-            _ => _ = self.0.remove(first),
+            _ => self.forget(first),
+        }
+        if let Some(at) = branches {
+            self.branches.insert(first.to_owned(), at);
+        }
+    }
+
+    /// Where the branches stand of which the first operand then holds an address: `addw r3, pc, #12` is that of the first
+    /// one, `add.w r4, r3, r2, lsl #2` that of any.
+    fn branches_after(&self, instruction: &Instruction) -> Option<u64> {
+        let operands: Vec<_> = instruction.operands.split(", ").collect();
+        match (instruction.mnemonic.as_str(), operands.as_slice()) {
+            ("addw", [_, "pc", offset]) => {
+                let offset: u64 = offset.strip_prefix('#')?.parse().ok()?;
+                Some(((instruction.at + 4) & !3) + offset)
+            }
+            ("add.w", [_, base, _, "lsl #2"]) => self.branches.get(*base).copied(),
+            _ => None,
         }
     }
 }
@@ -340,6 +384,19 @@ mod tests {
         let mut obstacles = Obstacles::default();
         assert_eq!(graph.depth(0, &mut obstacles).bytes, 32);
         assert!(obstacles.is_empty());
+    }
+
+    #[test]
+    fn a_choice_among_several_branches_is_no_call() {
+        let choice = |offset, between| {
+            obstacles(&format!(
+                "   0:\taddw\tr3, pc, #{offset}\n   4:\tadd.w\tr4, r3, r2, lsl #2\n   8:\t{between}\n   a:\tmov\tpc, r4\n   \
+                 c:\tb.w\t10 <root+0x10>\n  10:\tb.w\t0 <root+0x0>"
+            ))
+        };
+        assert!(choice(8, "lsls\tr3, r6, #31").indirect.is_empty());
+        assert_eq!(choice(8, "lsls\tr4, r6, #31").indirect.len(), 1);
+        assert_eq!(choice(4, "lsls\tr3, r6, #31").indirect.len(), 1);
     }
 
     #[test]
