@@ -73,11 +73,14 @@ pub fn run() -> Result<()> {
     match words[..] {
         [] => run_often(1),
         ["--times", times] => run_often(times.parse().context("--times N")?),
+        ["--only", "measure"] => {
+            table::print_costs(&Run::new(&MEASURE.build()?).counting(Count::Instructions).finish()?)
+        }
         ["--only", "vectors"] => play_vectors(&VECTORS.build()?),
         ["--only", "resets", kills] => resets::run(&TILL.build()?, kills.parse().context("--only resets KILLS")?),
         ["--watch", "superloop"] => watch(&SUPERLOOP),
         ["--watch", "embassy"] => watch(&EMBASSY),
-        _ => bail!("no argument, --times N, --only vectors, --only resets KILLS, or --watch superloop|embassy"),
+        _ => bail!("no argument, --times N, --only measure|vectors, --only resets KILLS, or --watch superloop|embassy"),
     }
 }
 
