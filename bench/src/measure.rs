@@ -161,10 +161,7 @@ impl Results {
     }
 
     fn count(&mut self, sink: &Sink, plan: &Plan) -> Result<()> {
-        let mut tools = vec![Tool::Callgrind];
-        if plan.extent == Extent::All {
-            tools.push(Tool::Memcheck);
-        }
+        let mut tools = vec![Tool::Callgrind, Tool::Memcheck];
         if run::has_perf() {
             tools.push(Tool::Perf);
         } else {
