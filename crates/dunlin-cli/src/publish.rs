@@ -42,10 +42,11 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
     }
     // A file that cannot be read is no reason to connect.
     let ready = ready(&args.source)?;
+    let signals = supervise::signals()?;
     let client = builder.window(args.max_inflight).start()?;
     let held = Arc::new(AtomicUsize::new(0));
     let work = Work::Publish { held: held.clone() };
-    let task = Task { server, connection: &args.connection, timeout: args.timeout, work };
+    let task = Task { server, connection: &args.connection, signals, timeout: args.timeout, work };
     let (qos, is_retain, repeat, delay, source) = (args.qos, args.retain, args.repeat, args.repeat_delay, args.source);
     supervise::run(&client, task, move |client| {
         let mut outgoing = Outgoing { client, topic, qos, is_retain, held, pending: VecDeque::new(), in_doubt: 0 };

@@ -43,10 +43,11 @@ pub fn run(mut args: SubArgs) -> Result<(), Failure> {
             builder = builder.subscribe(filter, args.qos);
         }
     }
+    let signals = supervise::signals()?;
     let client = builder.start()?;
     let connection = args.connection.clone();
     let work = Work::Subscribe { filters: args.topics.len() };
-    let task = Task { server, connection: &connection, timeout: args.timeout, work };
+    let task = Task { server, connection: &connection, signals, timeout: args.timeout, work };
     supervise::run(&client, task, move |client| match print(client, &args) {
         // Whoever read has had enough, as with `| head`.
         Err(Stop::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -26,6 +26,8 @@ pub struct Task<'a> {
     pub server: String,
     /// Who connects.
     pub connection: &'a ConnectionArgs,
+    /// What may end it from outside.
+    pub signals: Signals,
     /// The time of `-W`.
     pub timeout: Option<Duration>,
     /// What it does.
@@ -53,6 +55,14 @@ enum End {
     Signal,
 }
 
+/// From now on signals are noted, and end a command in order: to be asked for before there is a connection.
+///
+/// # Errors
+/// The system's.
+pub fn signals() -> Result<Signals, Failure> {
+    Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::local(error.to_string()))
+}
+
 /// Does `work`, and closes the client, whatever ends it.
 ///
 /// # Errors
@@ -63,7 +73,7 @@ pub fn run(
     work: impl FnOnce(&Client) -> Result<(), Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let (ends, end) = channel();
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::local(error.to_string()))?;
+    let mut signals = task.signals;
     let signalled = ends.clone();
     thread::spawn(move || {
         let mut signals = signals.forever();
