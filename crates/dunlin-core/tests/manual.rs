@@ -259,6 +259,23 @@ fn however_many_copies_come_no_more_are_remembered_than_there_is_room_for() {
 }
 
 #[test]
+fn copies_take_no_place_that_a_message_needs() {
+    let sizes = dunlin_testkit::Sizes { received: 5, ..Default::default() };
+    let mut pair = Pair::with(MANUAL, sizes).up();
+    pair.broker.always(PUBREL, Then::Drop);
+    for (id, dup) in [(7, false), (7, true), (7, true), (8, false), (7, true), (9, false), (10, false)] {
+        pair.broker.inject(CLIENT, copy(id, dup));
+    }
+    pair.run();
+    assert_eq!(pair.messages().len(), 4);
+    for receipt in 0..4 {
+        assert!(pair.client.acknowledge(pair.receipts[receipt]));
+    }
+    pair.run();
+    assert_eq!(pair.sent_of(PUBREC), [7, 8, 9, 10].map(Packet::Pubrec));
+}
+
+#[test]
 fn a_copy_that_is_not_answered_yet_is_not_answered_in_another_session() {
     // [MQTT-3.3.1-1] [MQTT-3.1.2-6]
     let mut pair = Pair::connected(MANUAL);

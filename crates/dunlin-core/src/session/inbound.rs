@@ -181,6 +181,7 @@ impl<'s> Inbound<'s> {
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
         if self.table.space() < 2 {
             self.forget_doubtful(wants_mark); // the server cannot have so many under way
+            self.drop_copies(None); // they take no place that a message needs
         }
         if self.table.space() < 2 {
             return self.stall_or_too_many();
@@ -273,7 +274,7 @@ impl<'s> Inbound<'s> {
 
     /// A PUBREL. Always answered, known or not.
     pub fn on_pubrel(&mut self, id: PacketId, wants_mark: bool) -> Pause {
-        self.drop_again(id);
+        self.drop_copies(Some(id));
         let Some(entry) = self.find(id) else { return self.owe_stray(id, Stage::Pubcomp) };
         let index = self.at.found;
         match entry.stage {
@@ -296,15 +297,15 @@ impl<'s> Inbound<'s> {
     #[cfg(not(feature = "manual"))]
     fn note_again(&mut self) {}
 
-    /// Copies of a message are not answered any more when PUBREL has come: a PUBREC behind PUBCOMP could be taken for
-    /// that of the next message under this identifier.
+    /// Copies of this message, or of all, get no answer of their own. So it is when PUBREL has come: a PUBREC behind
+    /// PUBCOMP could be taken for that of the next message under this identifier.
     #[cfg(feature = "manual")]
-    fn drop_again(&mut self, id: PacketId) {
+    fn drop_copies(&mut self, of: Option<PacketId>) {
         let mut index = 0_usize;
         let mut is_left = false;
         while self.at.has_again && index < self.table.len() {
             let entry = self.entry(index);
-            if entry.stage == Stage::Again && entry.id == id.get() {
+            if entry.stage == Stage::Again && of.is_none_or(|id| entry.id == id.get()) {
                 self.remove(index);
             } else {
                 is_left |= entry.stage == Stage::Again;
@@ -315,7 +316,7 @@ impl<'s> Inbound<'s> {
     }
 
     #[cfg(not(feature = "manual"))]
-    fn drop_again(&mut self, _: PacketId) {}
+    fn drop_copies(&mut self, _: Option<PacketId>) {}
 
     /// A PUBREC that fits no message of ours: the server waits for PUBREL.
     pub fn on_stray_pubrec(&mut self, id: PacketId) -> Pause {
