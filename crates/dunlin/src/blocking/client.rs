@@ -311,11 +311,14 @@ impl Client {
             Poll::Pending => self.publish_when_room(message, shared, policy),
         };
         #[cfg(feature = "store")]
-        if let Ok(delivery) = &result
-            && self.host().poll_stored(delivery, None).is_pending()
-        {
-            // The disk may take its time; that the message was accepted cannot be taken back.
-            wait(None, |waker| self.host().poll_stored(delivery, Some(waker))).unwrap_or(Ok(()))?;
+        if let Ok(delivery) = &result {
+            match self.host().poll_stored(delivery, None) {
+                Poll::Ready(stored) => stored?,
+                // The disk may take its time; that the message was accepted cannot be taken back.
+                Poll::Pending => {
+                    wait(None, |waker| self.host().poll_stored(delivery, Some(waker))).unwrap_or(Ok(()))?;
+                }
+            }
         }
         result
     }
