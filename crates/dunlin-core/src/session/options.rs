@@ -34,8 +34,8 @@ pub struct Options<'s> {
     pub(crate) flags: u8,
     durability: Durability,
     pub(crate) acks: Acks,
-    /// What MQTT cannot express of the fields above. Found out by the setters, at compile time for a constant.
-    /// Bits of [`invalid`].
+    /// What MQTT cannot express of the fields above, as bits of [`invalid`]. Found out by the setters, at compile time for a
+    /// constant.
     invalid: u8,
     #[cfg(feature = "large")]
     pub(crate) oversize: Oversize,
