@@ -1,4 +1,5 @@
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -195,4 +196,37 @@ fn formats_tell_the_time_as_strftime_does() {
     let line = succeeds(command);
     assert_eq!(line.len(), "2026-11-22T10:24:52.123456789+0000 @ a\n".len(), "{line}");
     assert!(line.starts_with("20") && line.ends_with("+0000 @ a\n"), "{line}");
+}
+
+/// The next packet of less than 128 bytes.
+fn packet(stream: &mut TcpStream) -> Vec<u8> {
+    let mut packet = vec![0; 2];
+    stream.read_exact(&mut packet).expect("a packet");
+    packet.resize(2 + usize::from(packet[1]), 0);
+    stream.read_exact(&mut packet[2..]).expect("all of it");
+    packet
+}
+
+#[test]
+fn two_copies_of_a_message_in_one_segment_are_printed_once_and_answered_twice() {
+    // [C18] [MQTT-4.3.3-2]
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let running = Running::start(dunlin(&format!("sub -h 127.0.0.1 -p {port} -t a -q 2 -C 2")));
+    let (mut stream, _) = listener.accept().expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    assert_eq!(packet(&mut stream)[0], 0x10);
+    stream.write_all(b"\x20\x02\x00\x00").unwrap();
+    let subscribe = packet(&mut stream);
+    assert_eq!(subscribe[0], 0x82);
+    stream.write_all(&[0x90, 3, subscribe[2], subscribe[3], 2]).unwrap();
+    stream.write_all(b"\x34\x08\x00\x01a\x00\x05one\x3C\x08\x00\x01a\x00\x05one").unwrap();
+    for _ in 0..2 {
+        assert_eq!(packet(&mut stream), b"\x50\x02\x00\x05");
+    }
+    stream.write_all(b"\x62\x02\x00\x05").unwrap();
+    assert_eq!(packet(&mut stream), b"\x70\x02\x00\x05");
+    stream.write_all(b"\x34\x08\x00\x01a\x00\x05two").unwrap();
+    assert_eq!(packet(&mut stream), b"\x50\x02\x00\x05");
+    assert_eq!(running.end(), (0, "one\ntwo\n".into(), String::new()));
 }
