@@ -92,6 +92,9 @@ Formats for -F:
   %q QoS     %r retained  %m packet identifier           %% a percent sign
   %j JSON with the payload as text       %J JSON with the payload, which has to be JSON
   %I local time, ISO 8601                %U seconds since 1970, with nanoseconds
+  %d %f the payload as a number in 8 or in 4 bytes, as this machine lays them out
+  %20t fills up to a width, %-20t on the right, %020l with zeros; %.8t cuts off after so many
+  characters, %.3f after so many decimals; %.2x or %.2:x separates groups of so many digits
   @Y @m @d @H @M @S @z and so on: local time, as strftime does with %; @N nanoseconds; @@ is @
   \\n \\t \\r \\0 \\a \\e \\v \\\\ as in C";
 

@@ -1,5 +1,7 @@
 //! How `dunlin sub` prints a message.
 
+use std::str::Chars;
+
 use dunlin::blocking::Message;
 use jiff::Zoned;
 use jiff::fmt::strtime;
@@ -12,9 +14,20 @@ pub struct Format(Vec<Piece>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Field(Field),
+    Field(Field, Layout),
     /// A conversion of strftime, with its percent sign.
     Time(String),
+}
+
+/// What stands between the percent sign and the letter of a field: `-`, `0`, a width, a dot with a precision, and what
+/// separates groups of hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Layout {
+    is_left: bool,
+    has_zeros: bool,
+    width: u16,
+    precision: Option<u16>,
+    separator: Option<char>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +36,9 @@ enum Field {
     Payload,
     Hex,
     HexUpper,
+    /// The payload is a number in eight bytes, or in four.
+    Double,
+    Float,
     Len,
     QoS,
     Retain,
@@ -32,13 +48,17 @@ enum Field {
     Nanoseconds,
     Json,
     JsonOfJson,
+    /// What only MQTT 5 has: nothing.
+    Absent,
 }
 
-const FIELDS: [(char, Field); 12] = [
+const FIELDS: [(char, Field); 14] = [
     ('t', Field::Topic),
     ('p', Field::Payload),
     ('x', Field::Hex),
     ('X', Field::HexUpper),
+    ('d', Field::Double),
+    ('f', Field::Float),
     ('l', Field::Len),
     ('q', Field::QoS),
     ('r', Field::Retain),
@@ -48,6 +68,9 @@ const FIELDS: [(char, Field); 12] = [
     ('j', Field::Json),
     ('J', Field::JsonOfJson),
 ];
+
+/// Properties of MQTT 5, which formats may name that are for both versions.
+const PROPERTIES: &str = "ACDEFPRS";
 
 const ESCAPES: [(char, char); 8] =
     [('n', '\n'), ('t', '\t'), ('r', '\r'), ('0', '\0'), ('a', '\x07'), ('e', '\x1b'), ('v', '\x0b'), ('\\', '\\')];
@@ -65,11 +88,13 @@ impl Format {
             let piece = match (c, chars.clone().next()) {
                 ('%' | '@' | '\\', None) => return Err(format!("{c} stands at the end; write {c}{c} for itself")),
                 ('%', Some('%')) | ('@', Some('@')) => Err(c),
-                ('%', Some(name)) => {
-                    let field = FIELDS.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
-                    Ok(Piece::Field(field.1))
+                ('%', Some(_)) => {
+                    let layout = Layout::parse(&mut chars)?;
+                    let name =
+                        chars.clone().next().ok_or("a field of % lacks its letter; write %% for the sign itself")?;
+                    Ok(Piece::Field(Field::named(name).ok_or_else(|| unknown(name))?, layout))
                 }
-                ('@', Some('N')) => Ok(Piece::Field(Field::Nanoseconds)),
+                ('@', Some('N')) => Ok(Piece::Field(Field::Nanoseconds, Layout::default())),
                 ('@', Some(name)) => {
                     let conversion = format!("%{name}");
                     strtime::format(&conversion, &Zoned::now()).map_err(|_| format!("strftime knows no %{name}"))?;
@@ -114,8 +139,11 @@ impl Format {
                 Piece::Time(conversion) => {
                     line.extend_from_slice(strtime::format(conversion, now).unwrap_or_default().as_bytes());
                 }
-                Piece::Field(Field::Payload) => line.extend_from_slice(message.payload()),
-                Piece::Field(field) => line.extend_from_slice(field.text(message, now)?.as_bytes()),
+                Piece::Field(Field::Payload, layout) => layout.put(message.payload(), true, &mut line),
+                Piece::Field(field, layout) => {
+                    let text = field.text(*layout, message, now)?;
+                    layout.put(text.as_bytes(), field.is_number(), &mut line);
+                }
             }
         }
         Ok(line)
@@ -126,19 +154,115 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
 
+impl Layout {
+    /// Takes it from the front of `chars`, and leaves the letter of the field there.
+    fn parse(chars: &mut Chars<'_>) -> Result<Self, String> {
+        let mut layout = Self { is_left: take(chars, |c| c == '-').is_some(), ..Self::default() };
+        layout.has_zeros = take(chars, |c| c == '0').is_some();
+        layout.width = number(chars)?;
+        if take(chars, |c| c == '.').is_some() {
+            layout.precision = Some(number(chars)?);
+            layout.separator = take(chars, |c| !c.is_alphanumeric());
+        }
+        Ok(layout)
+    }
+
+    /// The first characters of a text, if there is a limit to them.
+    fn cut<'a>(&self, text: &'a str) -> &'a str {
+        let limit = self.precision.map_or(usize::MAX, usize::from);
+        text.char_indices().nth(limit).map_or(text, |(end, _)| &text[..end])
+    }
+
+    /// Hexadecimal digits, in groups of as many as the precision says.
+    fn hex(&self, payload: &[u8], digits: &[u8; 16]) -> String {
+        let group = self.precision.map_or(0, usize::from);
+        let all = payload.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| digits[usize::from(digit)]);
+        let mut text = String::with_capacity(2 * payload.len());
+        for (count, digit) in all.enumerate() {
+            if group > 0 && count > 0 && count % group == 0 {
+                text.push(self.separator.unwrap_or(' '));
+            }
+            text.push(digit.into());
+        }
+        text
+    }
+
+    /// A number with as many decimals as the precision says, six by default. A payload of another length is none.
+    fn decimal(&self, number: Option<f64>) -> String {
+        format!("{:.*}", self.precision.map_or(6, usize::from), number.unwrap_or(f64::NAN))
+    }
+
+    /// Puts `text`, filled up to the width, behind `line`. Characters count, or bytes where they are no text.
+    fn put(&self, text: &[u8], may_have_zeros: bool, line: &mut Vec<u8>) {
+        let len = std::str::from_utf8(text).map_or(text.len(), |text| text.chars().count());
+        let fill = usize::from(self.width).saturating_sub(len);
+        let filled = |line: &mut Vec<u8>, with| line.resize(line.len() + fill, with);
+        if self.is_left {
+            line.extend_from_slice(text);
+            return filled(line, b' ');
+        }
+        let has_zeros = self.has_zeros && may_have_zeros;
+        let (sign, text) = text.split_at(usize::from(has_zeros && text.starts_with(b"-")));
+        line.extend_from_slice(sign);
+        filled(line, if has_zeros { b'0' } else { b' ' });
+        line.extend_from_slice(text);
+    }
+}
+
+/// The next character, if it is one of these.
+fn take(chars: &mut Chars<'_>, is_wanted: impl Fn(char) -> bool) -> Option<char> {
+    let next = chars.clone().next().filter(|c| is_wanted(*c));
+    if next.is_some() {
+        chars.next();
+    }
+    next
+}
+
+/// The digits at the front; zero if there are none.
+fn number(chars: &mut Chars<'_>) -> Result<u16, String> {
+    let rest = chars.as_str();
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, rest) = rest.split_at(digits);
+    *chars = rest.chars();
+    if number.is_empty() { Ok(0) } else { number.parse().map_err(|_| format!("{number} is too wide")) }
+}
+
 impl Field {
-    fn text(self, message: &Message, now: &Zoned) -> Result<String, NotJson> {
+    fn named(name: char) -> Option<Self> {
+        let known = FIELDS.iter().find(|(known, _)| *known == name).map(|(_, field)| *field);
+        known.or_else(|| PROPERTIES.contains(name).then_some(Self::Absent))
+    }
+
+    /// Whether zeros may fill it up.
+    fn is_number(self) -> bool {
+        matches!(
+            self,
+            Self::Hex
+                | Self::HexUpper
+                | Self::Double
+                | Self::Float
+                | Self::Len
+                | Self::QoS
+                | Self::Retain
+                | Self::PacketId
+        )
+    }
+
+    fn text(self, layout: Layout, message: &Message, now: &Zoned) -> Result<String, NotJson> {
         let payload = message.payload();
         Ok(match self {
-            Self::Topic => message.topic().to_owned(),
+            Self::Absent => String::new(),
+            Self::Topic => layout.cut(message.topic()).to_owned(),
             Self::Payload => String::from_utf8_lossy(payload).into_owned(),
-            Self::Hex => payload.iter().map(|byte| format!("{byte:02x}")).collect(),
-            Self::HexUpper => payload.iter().map(|byte| format!("{byte:02X}")).collect(),
+            Self::Hex => layout.hex(payload, b"0123456789abcdef"),
+            Self::HexUpper => layout.hex(payload, b"0123456789ABCDEF"),
+            Self::Double => layout.decimal(payload.try_into().ok().map(f64::from_ne_bytes)),
+            Self::Float => layout.decimal(payload.try_into().ok().map(|bytes| f32::from_ne_bytes(bytes).into())),
             Self::Len => payload.len().to_string(),
             Self::QoS => message.qos().bits().to_string(),
             Self::Retain => u8::from(message.is_retain()).to_string(),
             Self::PacketId => packet_id(message).to_string(),
-            Self::Time => now.strftime("%Y-%m-%dT%H:%M:%S%z").to_string(),
+            Self::Time => layout.cut(&now.strftime("%Y-%m-%dT%H:%M:%S%z").to_string()).to_owned(),
             Self::UnixTime => {
                 let time = now.timestamp();
                 format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
@@ -190,18 +314,52 @@ mod tests {
     fn formats_are_taken_apart_and_unknown_sequences_name_the_known_ones() {
         let format = Format::parse(r"%t=%p %%\n").unwrap();
         let text = |text: &str| Piece::Text(text.to_owned());
-        let expected = [Piece::Field(Field::Topic), text("="), Piece::Field(Field::Payload), text(" %\n")];
-        assert_eq!(format.0, expected);
+        let field = |field| Piece::Field(field, Layout::default());
+        assert_eq!(format.0, [field(Field::Topic), text("="), field(Field::Payload), text(" %\n")]);
         assert_eq!(
             Format::parse("%q%k").unwrap_err(),
-            "unknown sequence %k; known are %t %p %x %X %l %q %r %m %I %U %j %J and %%"
+            "unknown sequence %k; known are %t %p %x %X %d %f %l %q %r %m %I %U %j %J and %%"
         );
         let expected =
-            [Piece::Time("%Y".into()), text("-"), Piece::Time("%m".into()), text(" @ "), Piece::Field(Field::Topic)];
+            [Piece::Time("%Y".into()), text("-"), Piece::Time("%m".into()), text(" @ "), field(Field::Topic)];
         assert_eq!(Format::parse("@Y-@m @@ %t").unwrap().0, expected);
+        let layout = Layout { is_left: true, has_zeros: true, width: 20, precision: Some(2), separator: Some(':') };
+        assert_eq!(Format::parse("%-020.2:x").unwrap().0, [Piece::Field(Field::Hex, layout)]);
+        assert!(Format::parse("%-20.").unwrap_err().contains("letter"));
+        assert!(Format::parse("%70000t").unwrap_err().contains("70000"));
         assert!(Format::parse("100%").unwrap_err().contains("%%"));
         assert!(Format::parse("me@").unwrap_err().contains("@@"));
         assert!(Format::parse("me@@home @!").unwrap_err().contains("%!"));
         assert!(Format::parse(r"\q").unwrap_err().contains(r"\q"));
+    }
+
+    #[test]
+    fn texts_are_cut_and_filled_up_to_the_width() {
+        let put = |format: &str, text: &str, is_number| {
+            let layout = Layout::parse(&mut format.chars()).unwrap();
+            let mut line = Vec::new();
+            layout.put(layout.cut(text).as_bytes(), is_number, &mut line);
+            String::from_utf8(line).unwrap()
+        };
+        assert_eq!(put("", "abc", false), "abc");
+        assert_eq!(put("5", "\u{e4}bc", false), "  \u{e4}bc");
+        assert_eq!(put("05", "abc", false), "  abc");
+        assert_eq!(put("-5", "abc", false), "abc  ");
+        assert_eq!(put("5.2", "\u{e4}bc", false), "   \u{e4}b");
+        assert_eq!(put("2", "abc", false), "abc");
+        assert_eq!(put(".0", "abc", false), "");
+        assert_eq!(put("05", "-17", true), "-0017");
+        assert_eq!(put("-05", "17", true), "17   ");
+    }
+
+    #[test]
+    fn payloads_are_shown_in_groups_of_digits_or_as_the_numbers_that_they_are() {
+        let layout = |text: &str| Layout::parse(&mut text.chars()).unwrap();
+        let hex = |text| layout(text).hex(&[0x0a, 0xff, 0x17], b"0123456789abcdef");
+        let shown = ["", ".1", ".2", ".4:", ".100"].map(hex);
+        assert_eq!(shown, ["0aff17", "0 a f f 1 7", "0a ff 17", "0aff:17", "0aff17"]);
+        assert_eq!(layout(".3").decimal(Some(3.375)), "3.375");
+        assert_eq!(layout("").decimal(Some(-0.5)), "-0.500000");
+        assert_eq!(layout("").decimal(None), "NaN");
     }
 }

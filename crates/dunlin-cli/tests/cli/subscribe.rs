@@ -40,6 +40,11 @@ fn formats_show_what_they_say() {
     succeeds(dunlin_at(&broker, r#"pub -t a/b -q 2 -r -m {"n":1}"#));
     let text = r#"a/b|{"n":1}|7b226e223a317d|7B226E223A317D|7|2|1|1|%"#;
     assert_eq!(formatted(r"%t|%p|%x|%X|%l|%q|%r|%m|%%\t."), format!("{text}\t.\n"));
+    let laid_out = "[%6t][%-6t][%.2t][%06l][%.2x][%.4:X][%5C][%12.10I]";
+    let time = "2026-11-22".len();
+    let line = formatted(laid_out);
+    let text = "[   a/b][a/b   ][a/][000007][7b 22 6e 22 3a 31 7d][7B22:6E22:3A31:7D][     ][  20";
+    assert!(line.starts_with(text) && line.len() == text.len() + time, "{line}");
     let common = r#""topic":"a/b","qos":2,"retain":1,"payloadlen":7,"mid":1,"payload""#;
     let json = formatted("%j");
     assert!(json.starts_with(r#"{"tst":"20"#) && json.ends_with("}\n") && json.contains("+0000\","), "{json}");
