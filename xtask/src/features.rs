@@ -11,7 +11,7 @@ use crate::firmware::{self, CORTEX_M0};
 use crate::process::{self, cargo, root, scratch};
 
 /// Features that touch no behaviour and exclude each other, or serve tests alone: not multiplied with the rest.
-const ALONE: [&str; 3] = ["defmt", "log", "verify"];
+const ALONE: [&str; 4] = ["defmt", "log", "suspend", "verify"];
 
 pub fn run() -> Result<()> {
     let metadata = MetadataCommand::new().current_dir(root()).no_deps().exec()?;

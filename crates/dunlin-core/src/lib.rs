@@ -92,7 +92,7 @@ pub use session::outbound::External;
 #[cfg(feature = "qos1")]
 pub use session::outbound::Replace;
 pub use session::outbound::Slot;
-#[cfg(feature = "verify")]
-pub use session::verify::Suspended;
+#[cfg(feature = "suspend")]
+pub use session::suspend::Suspended;
 pub use time::Instant;
 pub use topic::{Filter, InvalidFilter, Topic};

@@ -18,6 +18,7 @@ mod refused;
 mod resume;
 mod short_way;
 mod subscribe;
+mod suspend;
 
 use dunlin_core::PacketId;
 

@@ -8,10 +8,10 @@ use dunlin_testkit::{Rng, seeds};
 
 /// What a session tells, as text, and what it wants.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    events: Vec<String>,
-    receipts: Vec<Receipt>,
-    fault: Option<Fault>,
+pub struct Told {
+    pub events: Vec<String>,
+    pub receipts: Vec<Receipt>,
+    pub fault: Option<Fault>,
     sent: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ impl Told {
 }
 
 /// Takes what came and gives what leaves, until there is nothing more; by the short way where there is one.
-fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, short: bool, room: usize) -> Told {
+pub fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, short: bool, room: usize) -> Told {
     let mut told = Told::default();
     let mut out = vec![0; room];
     loop {
@@ -65,7 +65,7 @@ fn publish(session: &mut Session<'_>, message: &Publish<'_>, short: bool) -> Res
 }
 
 /// A packet that a server sends, or hardly one.
-fn packet(rng: &mut Rng) -> Vec<u8> {
+pub fn packet(rng: &mut Rng) -> Vec<u8> {
     let id = (rng.below(7) as u16 + u16::from(!rng.chance(1, 50))).to_be_bytes();
     let first = *rng.pick(&[0x30, 0x32, 0x34, 0x34, 0x3A, 0x3C, 0x40, 0x50, 0x62, 0x62, 0x70, 0xD0]);
     let mut body = Vec::new();

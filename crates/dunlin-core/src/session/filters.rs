@@ -150,7 +150,7 @@ impl<'s> Filters<'s> {
     // What leaves
 
     /// The request for records that is to leave next, if any: its first byte and identifier.
-    #[cfg(feature = "subscribe")]
+    #[cfg(any(feature = "subscribe", feature = "suspend"))]
     pub fn next_request(&mut self) -> Option<(u8, PacketId)> {
         if !self.at.has_unsent {
             return None;
@@ -290,7 +290,7 @@ impl<'s> Filters<'s> {
     }
 }
 
-#[cfg(feature = "verify")]
+#[cfg(feature = "suspend")]
 impl<'s> Filters<'s> {
     /// State and memory apart, what is unused cleared.
     pub fn into_parts(mut self) -> (State, &'s mut [u8]) {
@@ -304,6 +304,7 @@ impl<'s> Filters<'s> {
     }
 
     /// One identifier per request.
+    #[cfg(feature = "verify")]
     pub fn request_ids(&self) -> impl Iterator<Item = u16> + '_ {
         let mut at = 0;
         let mut last = 0;

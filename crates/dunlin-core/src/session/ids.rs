@@ -42,7 +42,7 @@ impl Ids {
     }
 
     /// An identifier came into use that was not given out here: what is free must be looked up again.
-    #[cfg(any(feature = "durable", feature = "verify"))]
+    #[cfg(any(feature = "durable", feature = "suspend"))]
     pub fn look_again(&mut self) {
         self.free = 0;
     }

@@ -617,8 +617,13 @@ impl<'s> Inbound<'s> {
     }
 }
 
-#[cfg(feature = "verify")]
+#[cfg(feature = "suspend")]
 impl<'s> Inbound<'s> {
+    /// How many more messages there is room for: the last entry is kept, see `on_publish`.
+    pub fn space(&self) -> usize {
+        self.table.space().saturating_sub(1)
+    }
+
     /// State and memory apart, what is unused cleared; and how many entries are in use.
     pub fn into_parts(mut self) -> (State, &'s mut [Received], usize) {
         self.at.has_mark = self.table.iter().any(|entry| entry.stage.wants_mark());
@@ -637,6 +642,7 @@ impl<'s> Inbound<'s> {
         Self { table: Queue::from_parts(table, count), at }
     }
 
+    #[cfg(feature = "verify")]
     pub fn invariant(&self) -> Result<(), &'static str> {
         for (index, entry) in self.table.iter().enumerate() {
             let is_owed = matches!(entry.stage, Stage::Puback | Stage::Pubrec | Stage::Pubcomp | Stage::Pubrel);

@@ -21,10 +21,12 @@ pub(crate) mod next;
 pub(crate) mod options;
 pub(crate) mod outbound;
 mod queue;
+#[cfg(feature = "suspend")]
+pub(crate) mod suspend;
 #[cfg(feature = "table")]
 mod table;
 #[cfg(feature = "verify")]
-pub(crate) mod verify;
+mod verify;
 
 #[cfg(feature = "durable")]
 use error::RestoreError;
@@ -446,6 +448,13 @@ impl<'s> Session<'s> {
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.inbound.is_stalled()
+    }
+
+    /// How many more incoming messages at QoS 1 and 2 there is room for in [`Memory::received`].
+    #[cfg(feature = "suspend")]
+    #[must_use]
+    pub fn received_space(&self) -> usize {
+        self.inbound.space()
     }
 
     /// Outgoing messages that are not over: accepted, and not yet sent (QoS 0) or acknowledged (QoS 1 and 2).

@@ -675,7 +675,7 @@ impl<'s> Outbound<'s> {
     }
 }
 
-#[cfg(feature = "verify")]
+#[cfg(feature = "suspend")]
 impl<'s> Outbound<'s> {
     /// State and memory apart, what is unused cleared; and how many slots are in use.
     pub fn into_parts(mut self) -> (State, &'s mut [Slot], &'s mut [u8], usize) {
@@ -697,6 +697,7 @@ impl<'s> Outbound<'s> {
         Self { slots: Queue::from_parts(slots, count), tx, at }
     }
 
+    #[cfg(feature = "verify")]
     pub fn invariant(&self) -> Result<(), &'static str> {
         let mut floor = 0_usize;
         for slot in self.slots.iter().filter(|slot| slot.len > 0) {

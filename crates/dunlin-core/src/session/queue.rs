@@ -77,7 +77,7 @@ pub(crate) fn moved(cursor: usize, removed: usize) -> usize {
     if cursor > removed { cursor.wrapping_sub(1) } else { cursor }
 }
 
-#[cfg(feature = "verify")]
+#[cfg(feature = "suspend")]
 impl<'s, T: Copy> Queue<'s, T> {
     /// The items from the front of the memory on, what is unused filled with `unused`; and how many they are.
     pub fn into_parts(self, unused: T) -> (&'s mut [T], usize) {
