@@ -27,7 +27,19 @@ impl Told {
 }
 
 /// Takes what came and gives what leaves, until there is nothing more; by the short way where there is one.
-pub fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, short: bool, room: usize) -> Told {
+fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, short: bool, room: usize) -> Told {
+    turn_with(session, inbox, now, short, room, |_| false)
+}
+
+/// The same; `grow` is asked when there is nothing more to tell, and says whether to look again.
+pub fn turn_with<'s>(
+    session: &mut Session<'s>,
+    inbox: &mut Inbox<'_>,
+    now: Instant,
+    short: bool,
+    room: usize,
+    mut grow: impl FnMut(&mut Session<'s>) -> bool,
+) -> Told {
     let mut told = Told::default();
     let mut out = vec![0; room];
     loop {
@@ -38,6 +50,7 @@ pub fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, shor
                 Some(Common::Delivered(id)) => told.note(&Event::Delivered(id)),
                 None => match session.poll(now, inbox) {
                     Ok(Some(event)) => told.note(&event),
+                    Ok(None) if grow(session) => {}
                     Ok(None) => break,
                     Err(fault) => told.fault = Some(fault),
                 },

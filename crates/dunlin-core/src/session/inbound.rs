@@ -122,6 +122,8 @@ pub(crate) struct State {
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
     is_unsettled: bool,
     stall: Stall,
+    #[cfg(feature = "suspend")]
+    is_growing: bool,
     /// Counts the sessions on the server, those that may not have been new ones as well. Entries of an earlier one are
     /// in doubt.
     sessions: u8,
@@ -180,6 +182,9 @@ impl<'s> Inbound<'s> {
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
         if self.table.space() < 2 {
+            if self.is_growing() {
+                return self.stall();
+            }
             self.forget_doubtful(wants_mark); // the server cannot have so many under way
             self.drop_copies(None); // they take no place that a message needs
         }
@@ -200,6 +205,8 @@ impl<'s> Inbound<'s> {
                 if self.table.space() > 1 {
                     self.push_entry(Received { stage: Stage::Again, ..entry });
                     self.note_again();
+                } else if self.is_growing() {
+                    return self.stall();
                 }
             }
             Stage::Unasked if MANUAL => self.owe(index, Stage::Shown2),
@@ -330,6 +337,18 @@ impl<'s> Inbound<'s> {
         }
         self.push(id, stage);
         Pause::GoOn
+    }
+
+    /// Whether the table is to be moved to a longer one before anything is given up for want of space.
+    #[cfg(feature = "suspend")]
+    fn is_growing(&self) -> bool {
+        self.at.is_growing
+    }
+
+    #[cfg(not(feature = "suspend"))]
+    #[expect(clippy::unused_self, reason = "only a session that can be suspended moves")]
+    fn is_growing(&self) -> bool {
+        false
     }
 
     // The connection
@@ -619,9 +638,14 @@ impl<'s> Inbound<'s> {
 
 #[cfg(feature = "suspend")]
 impl<'s> Inbound<'s> {
-    /// How many more messages there is room for: the last entry is kept, see `on_publish`.
-    pub fn space(&self) -> usize {
-        self.table.space().saturating_sub(1)
+    /// Whether the table will be moved to a longer one when that is wanted.
+    pub fn set_growing(&mut self, is_growing: bool) {
+        self.at.is_growing = is_growing;
+    }
+
+    /// Whether a packet waits for a longer table.
+    pub fn wants_space(&self) -> bool {
+        self.at.is_growing && self.is_stalled() && self.table.space() < 2
     }
 
     /// State and memory apart, what is unused cleared; and how many entries are in use.
@@ -670,6 +694,8 @@ impl State {
             has_mark: false,
             is_unsettled: false,
             stall: Stall::No,
+            #[cfg(feature = "suspend")]
+            is_growing: false,
             sessions: 0,
             #[cfg(feature = "manual")]
             connections: 0,

@@ -450,13 +450,6 @@ impl<'s> Session<'s> {
         self.inbound.is_stalled()
     }
 
-    /// How many more incoming messages at QoS 1 and 2 there is room for in [`Memory::received`].
-    #[cfg(feature = "suspend")]
-    #[must_use]
-    pub fn received_space(&self) -> usize {
-        self.inbound.space()
-    }
-
     /// Outgoing messages that are not over: accepted, and not yet sent (QoS 0) or acknowledged (QoS 1 and 2).
     #[must_use]
     pub fn outgoing_count(&self) -> usize {

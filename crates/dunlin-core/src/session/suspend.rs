@@ -40,6 +40,20 @@ pub struct Suspended {
 }
 
 impl<'s> Session<'s> {
+    /// Says whether the session will be moved to memory with a longer [`Memory::received`] when
+    /// [`wants_received`](Self::wants_received) says so; no, unless you say so. It need not fear then that more messages
+    /// are under way than fit, and waits where it would end the connection.
+    pub fn set_growing(&mut self, is_growing: bool) {
+        self.inbound.set_growing(is_growing);
+    }
+
+    /// Whether `poll` has left a packet in the inbox until [`Memory::received`] is longer. To be asked when it has found
+    /// nothing more to tell; then [`suspend`](Self::suspend), [`resume`](Self::resume), and poll again.
+    #[must_use]
+    pub fn wants_received(&self) -> bool {
+        self.inbound.wants_space()
+    }
+
     /// Takes the session apart, at any time, also between the bytes of a packet. Unused memory is cleared.
     #[must_use]
     pub fn suspend(mut self) -> (Suspended, Memory<'s>) {
