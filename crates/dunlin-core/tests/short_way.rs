@@ -26,9 +26,16 @@ impl Told {
     }
 }
 
+/// Whether to take the short way, and how many bytes to send at a time.
+#[derive(Clone, Copy)]
+pub struct Way {
+    pub is_short: bool,
+    pub room: usize,
+}
+
 /// Takes what came and gives what leaves, until there is nothing more; by the short way where there is one.
-fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, short: bool, room: usize) -> Told {
-    turn_with(session, inbox, now, short, room, |_| false)
+fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, way: Way) -> Told {
+    turn_with(session, inbox, now, way, |_| false)
 }
 
 /// The same; `grow` is asked when there is nothing more to tell, and says whether to look again.
@@ -36,16 +43,15 @@ pub fn turn_with<'s>(
     session: &mut Session<'s>,
     inbox: &mut Inbox<'_>,
     now: Instant,
-    short: bool,
-    room: usize,
+    way: Way,
     mut grow: impl FnMut(&mut Session<'s>) -> bool,
 ) -> Told {
     let mut told = Told::default();
-    let mut out = vec![0; room];
+    let mut out = vec![0; way.room];
     loop {
         let before = told.sent.len();
         while told.fault.is_none() {
-            match if short { session.poll_common(inbox) } else { None } {
+            match if way.is_short { session.poll_common(inbox) } else { None } {
                 Some(Common::Message(message)) => told.note(&Event::Message(message)),
                 Some(Common::Delivered(id)) => told.note(&Event::Delivered(id)),
                 None => match session.poll(now, inbox) {
@@ -57,7 +63,7 @@ pub fn turn_with<'s>(
             }
         }
         loop {
-            let n = if short { session.transmit_common(&mut out) } else { 0 };
+            let n = if way.is_short { session.transmit_common(&mut out) } else { 0 };
             told.sent.extend(&out[..n]);
             match session.transmit(now, &mut out) {
                 Transmit::Bytes(n) => told.sent.extend(&out[..n]),
@@ -172,8 +178,8 @@ fn what_is_common_takes_a_short_way_and_nothing_else_changes() {
             assert_eq!(short_inbox.push(&unread[..n]), n);
             unread.drain(..n);
             let room = *rng.pick(&[1, 3, 4, 30, 1000]);
-            let told = turn(&mut plain, &mut plain_inbox, now, false, room);
-            assert_eq!(turn(&mut short, &mut short_inbox, now, true, room), told, "seed {seed}");
+            let told = turn(&mut plain, &mut plain_inbox, now, Way { is_short: false, room });
+            assert_eq!(turn(&mut short, &mut short_inbox, now, Way { is_short: true, room }), told, "seed {seed}");
             assert_eq!(plain.deadline(), short.deadline());
             assert_eq!(plain.outgoing_count(), short.outgoing_count());
             messages += told.events.iter().filter(|event| event.starts_with("Message")).count();

@@ -3,7 +3,7 @@
 use dunlin_core::{Filter, Inbox, Instant, Memory, Options, Oversize, Publish, QoS, Received, Session, Slot};
 use dunlin_testkit::{Rng, seeds};
 
-use crate::short_way::{packet, turn_with};
+use crate::short_way::{Way, packet, turn_with};
 
 /// Memory of some size, with an end that was used for something else.
 struct Owned {
@@ -129,9 +129,9 @@ fn a_session_that_moves_to_larger_memory_at_any_time_or_when_it_must_goes_on_as_
             assert_eq!(moving_inbox.push(&unread[..n]), n);
             unread.drain(..n);
             let room = *rng.pick(&[1, 3, 4, 30, 1000]);
-            let told = turn_with(&mut still, &mut still_inbox, now, false, room, |_| false);
+            let told = turn_with(&mut still, &mut still_inbox, now, Way { is_short: false, room }, |_| false);
             let is_short = rng.chance(1, 2);
-            let told_moving = turn_with(&mut moving, &mut moving_inbox, now, is_short, room, |session| {
+            let told_moving = turn_with(&mut moving, &mut moving_inbox, now, Way { is_short, room }, |session| {
                 let must_move = session.wants_received();
                 if must_move {
                     move_on(session, 1);
