@@ -34,9 +34,10 @@ pub struct Options<'s> {
     pub(crate) flags: u8,
     durability: Durability,
     pub(crate) acks: Acks,
-    /// What MQTT cannot express of the fields above, as bits of [`invalid`]. Found out by the setters, at compile time for a
-    /// constant.
+    /// What MQTT cannot express of the fields above, as bits of [`invalid`], and the first of it. Found out by the setters,
+    /// at compile time for a constant.
     invalid: u8,
+    first_invalid: Option<InvalidOptions>,
     #[cfg(feature = "large")]
     pub(crate) oversize: Oversize,
     #[cfg(feature = "large")]
@@ -97,12 +98,14 @@ impl<'s> Options<'s> {
             flags: connect::CLEAN_SESSION,
             durability: Durability::Volatile,
             acks: Acks::Automatic,
-            invalid: if is_text(client_id) { 0 } else { invalid::CLIENT_ID },
+            invalid: 0,
+            first_invalid: None,
             #[cfg(feature = "large")]
             oversize: Oversize::Close,
             #[cfg(feature = "large")]
             chunk_align: 0,
         }
+        .checked(invalid::CLIENT_ID, is_text(client_id))
     }
 
     /// Clean session off: server and client go on after a reconnect where they stopped [MQTT-3.1.2-4]. The server
@@ -219,12 +222,9 @@ impl<'s> Options<'s> {
     /// The first [`InvalidOptions`] found. A session with such options refuses to connect and says the same as
     /// [`Fault::Options`](crate::Fault::Options).
     pub const fn check(&self) -> Result<(), InvalidOptions> {
-        match self.invalid {
-            0 => Ok(()),
-            fields if fields & invalid::CLIENT_ID != 0 => Err(InvalidOptions::ClientId),
-            fields if fields & invalid::WILL != 0 => Err(InvalidOptions::Will),
-            fields if fields & invalid::USER_NAME != 0 => Err(InvalidOptions::UserName),
-            _ => Err(InvalidOptions::Password),
+        match self.first_invalid {
+            None => Ok(()),
+            Some(field) => Err(field),
         }
     }
 
@@ -233,7 +233,7 @@ impl<'s> Options<'s> {
         self.flags &= !connect::CLEAN_SESSION;
         self.durability = durability;
         if let [Some([]), ..] = self.fields {
-            self.invalid |= invalid::CLIENT_ID;
+            return self.checked(invalid::CLIENT_ID, false);
         }
         self
     }
@@ -241,6 +241,13 @@ impl<'s> Options<'s> {
     /// Takes note of whether MQTT can express a field.
     const fn checked(mut self, field: u8, is_valid: bool) -> Self {
         self.invalid = if is_valid { self.invalid & !field } else { self.invalid | field };
+        self.first_invalid = match self.invalid {
+            0 => None,
+            fields if fields & invalid::CLIENT_ID != 0 => Some(InvalidOptions::ClientId),
+            fields if fields & invalid::WILL != 0 => Some(InvalidOptions::Will),
+            fields if fields & invalid::USER_NAME != 0 => Some(InvalidOptions::UserName),
+            _ => Some(InvalidOptions::Password),
+        };
         self
     }
 
@@ -260,6 +267,7 @@ impl<'s> Options<'s> {
             durability: self.durability,
             acks: self.acks,
             invalid: self.invalid,
+            first_invalid: self.first_invalid,
             #[cfg(feature = "large")]
             oversize: self.oversize,
             #[cfg(feature = "large")]
