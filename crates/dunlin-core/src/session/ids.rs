@@ -21,8 +21,7 @@ impl Ids {
         // Each turn passes over one identifier in use, or zero.
         for _ in 0..0x1_0000_u32 {
             if self.free == 0 {
-                self.free = u16::MAX;
-                self.mark(0); // never free [MQTT-2.3.1-1]
+                self.free = 0_u16.wrapping_sub(self.next); // up to zero, which never is [MQTT-2.3.1-1]
                 mark_all(self);
             }
             let next = self.next;
