@@ -19,16 +19,11 @@ pub struct Inbox<'m> {
     end: usize,
     /// Bytes from `start` that the event last returned still borrows.
     used: usize,
-    /// Where its two parts lie: topic and payload, or nothing and return codes.
-    topic: Span,
-    body: Span,
-}
-
-/// A range of the inbox's buffer.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    start: usize,
-    len: usize,
+    /// Where its two parts lie, topic and payload, or nothing and return codes: the first `topic_len` bytes behind
+    /// `topic_at` of them, and the last `body_len`.
+    topic_at: usize,
+    topic_len: usize,
+    body_len: usize,
 }
 
 impl<'m> Inbox<'m> {
@@ -36,15 +31,7 @@ impl<'m> Inbox<'m> {
     #[must_use]
     pub const fn new(buf: &'m mut [u8]) -> Self {
         let limit = buf.len();
-        Self {
-            buf,
-            limit,
-            start: 0,
-            end: 0,
-            used: 0,
-            topic: Span { start: limit, len: 0 },
-            body: Span { start: limit, len: 0 },
-        }
+        Self { buf, limit, start: 0, end: 0, used: 0, topic_at: limit, topic_len: 0, body_len: 0 }
     }
 
     /// An empty inbox in `buf` for packets of up to `limit` bytes, however short `buf` is.
@@ -55,15 +42,7 @@ impl<'m> Inbox<'m> {
     pub const fn growing(buf: &'m mut [u8], limit: usize) -> Self {
         let len = buf.len();
         let limit = if limit > len { limit } else { len };
-        Self {
-            buf,
-            limit,
-            start: 0,
-            end: 0,
-            used: 0,
-            topic: Span { start: limit, len: 0 },
-            body: Span { start: limit, len: 0 },
-        }
+        Self { buf, limit, start: 0, end: 0, used: 0, topic_at: limit, topic_len: 0, body_len: 0 }
     }
 
     /// Bytes of the packet at the front, when it is longer than the buffer and within the limit. To be asked after
@@ -127,6 +106,11 @@ impl<'m> Inbox<'m> {
         self.buf.get(self.start.wrapping_add(self.used)..self.end).unwrap_or_default()
     }
 
+    /// What is pending, when no event borrows anything.
+    pub(crate) fn front(&self) -> Option<&[u8]> {
+        self.buf.get(self.start..self.end)
+    }
+
     /// Whether no more can come in before something is taken.
     #[cfg(feature = "large")]
     pub(crate) fn is_full(&self) -> bool {
@@ -152,11 +136,11 @@ impl<'m> Inbox<'m> {
 
     /// Takes `len` bytes off the front, which stay readable until `discard_used`. The last `body_len` of them are the
     /// body of the event, `topic_len` bytes from `topic_at` on its topic.
-    #[inline(never)]
     pub(crate) fn take(&mut self, len: usize, body_len: usize, topic_at: usize, topic_len: usize) {
         self.used = len;
-        self.topic = Span { start: self.start.wrapping_add(topic_at), len: topic_len };
-        self.body = Span { start: self.start.wrapping_add(len).wrapping_sub(body_len), len: body_len };
+        self.topic_at = topic_at;
+        self.topic_len = topic_len;
+        self.body_len = body_len;
     }
 
     /// The packet last taken stays at the front.
@@ -178,20 +162,20 @@ impl<'m> Inbox<'m> {
 
     /// The topic of the event last returned. It was checked when it was decoded.
     pub(crate) fn topic(&self) -> Topic<'_> {
-        Topic::new(self.bytes(self.topic))
+        Topic::new(self.bytes(self.topic_at, self.topic_len))
     }
 
     /// The body of the event last returned.
     pub(crate) fn body(&self) -> &[u8] {
-        self.bytes(self.body)
+        self.bytes(self.used.wrapping_sub(self.body_len), self.body_len)
     }
 
     #[inline(never)] // twice for each message
-    fn bytes(&self, span: Span) -> &[u8] {
+    fn bytes(&self, at: usize, len: usize) -> &[u8] {
         if !cfg!(feature = "subscribe") {
             return &[]; // no event has either
         }
-        let from_start = self.buf.get(span.start..).unwrap_or_default();
-        from_start.get(..span.len).unwrap_or_default()
+        let from_start = self.buf.get(self.start.wrapping_add(at)..).unwrap_or_default();
+        from_start.get(..len).unwrap_or_default()
     }
 }

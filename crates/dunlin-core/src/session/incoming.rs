@@ -29,13 +29,14 @@ impl Session<'_> {
             self.is_quiet = false;
             return self.go_on_large(inbox);
         }
-        let header = self.checked(header::read(inbox.pending()))?.ok_or(Pause::Wait)?;
+        let Some(pending) = inbox.front() else { return Err(Pause::Wait) };
+        let header = self.checked(header::read(pending))?.ok_or(Pause::Wait)?;
         self.checked(self.check_place(header))?;
         let len = header.len.wrapping_add(header.remaining);
         if len > inbox.capacity() {
             return self.too_large(header, len, inbox); // what it is owed, it is owed as it passes
         }
-        let body = inbox.pending().get(header.len..len).ok_or(Pause::Wait)?;
+        let body = pending.get(header.len..len).ok_or(Pause::Wait)?;
         self.is_quiet = false;
         log::received(header.first, len);
         if cfg!(feature = "subscribe") && header.is_publish() {
