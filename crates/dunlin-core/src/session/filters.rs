@@ -117,10 +117,11 @@ impl<'s> Filters<'s> {
 
     /// What was not answered is asked again. When the server has forgotten the session, everything is.
     pub fn rewind(&mut self, server: Server) {
-        match server {
-            Server::MayRemember => self.change(Which { id: 0, mask: LIVE, flags: 0 }, UNSENT, 0, &[]),
-            Server::HasForgotten => self.change(Which { id: 0, mask: 0, flags: 0 }, UNSENT, LIVE, &[]),
+        let (mask, clear) = match server {
+            Server::MayRemember => (LIVE, 0),
+            Server::HasForgotten => (0, LIVE),
         };
+        self.change(Which { id: 0, mask, flags: 0 }, UNSENT, clear, &[]);
         self.at.has_unsent = true;
     }
 
@@ -230,27 +231,35 @@ impl<'s> Filters<'s> {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let next = record.next;
-            let text = record.wire.get(2..).unwrap_or_default();
-            // Not by `==`, which would call `memcmp`: in many a program it would be the only one who does.
-            let is_same = text.len() == filter.len() && text.iter().zip(filter.as_bytes()).all(|(a, b)| a == b);
+            let is_same = matches!(record.wire, [_, _, text @ ..] if is_same(text, filter.as_bytes()));
             let flags = if is_same && record.flags & LEAVING == 0 { record.flags | DOOMED } else { record.flags };
             at = self.update(at, next, flags);
         }
         let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
         let mut writer = Writer::new(0, free);
-        writer.put_u16(id.get());
-        writer.put(&[flags]);
+        let [high, low] = id.get().to_be_bytes();
+        writer.put(&[high, low, flags]);
         writer.put_binary(filter.as_bytes());
         self.at.len = self.at.len.wrapping_add(writer.written());
         self.at.has_unsent = true;
     }
 
+    #[inline(always)] // so that only what is looked at is read
     fn record(&self, at: usize) -> Option<Record<'_>> {
-        let bytes = self.buf.get(at..self.at.len)?;
-        let ([id_high, id_low, flags, len_high, len_low], _) = bytes.split_first_chunk::<RECORD_HEAD>()?;
-        let len = filter_len(usize::from(u16::from_be_bytes([*len_high, *len_low])));
-        let wire = bytes.get(RECORD_HEAD.wrapping_sub(2)..len)?;
-        Some(Record { next: at.wrapping_add(len), id: u16::from_be_bytes([*id_high, *id_low]), flags: *flags, wire })
+        let bytes = self.record_bytes(at);
+        let [id_high, id_low, flags, wire @ ..] = bytes else { return None };
+        let id = u16::from_be_bytes([*id_high, *id_low]);
+        Some(Record { next: at.wrapping_add(bytes.len()), id, flags: *flags, wire })
+    }
+
+    /// The bytes of the record at `at`, none if there is none.
+    #[inline(never)] // for many loops
+    fn record_bytes(&self, at: usize) -> &[u8] {
+        let bytes = self.buf.get(at..self.at.len).unwrap_or_default();
+        let Some((head, _)) = bytes.split_first_chunk::<RECORD_HEAD>() else { return &[] };
+        let [_, _, _, len_high, len_low] = *head;
+        let len = filter_len(usize::from(u16::from_be_bytes([len_high, len_low])));
+        bytes.get(..len).unwrap_or_default()
     }
 
     /// Sets and clears flags of the records that `which` names, and counts them. Those that `codes` refuse, in their
@@ -315,6 +324,11 @@ impl<'s> Filters<'s> {
         });
         records.filter(move |id| core::mem::replace(&mut last, *id) != *id)
     }
+}
+
+/// Not by `==`, which would call `memcmp`: in many a program it would be the only one who does.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 impl Which {
