@@ -8,6 +8,7 @@
 /// A clock that wraps (32-bit milliseconds do after 49.7 days) may be fed as it is: the session takes `now` running
 /// backwards for a wrap, sends one ping more than needed, and goes on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))] // as 32 bits are: with more, whatever holds one would be padded
 pub struct Instant(u64);
 
 impl Instant {
