@@ -45,6 +45,9 @@ struct Packet {
     id: u16,
 }
 
+/// Whether there are packets with an identifier.
+const NAMES_PACKETS: bool = cfg!(any(feature = "qos1", feature = "subscribe"));
+
 impl Packet {
     const NONE: Self = Self::bare(0);
 
@@ -231,7 +234,7 @@ impl Session<'_> {
     }
 
     pub(super) fn next_release(&mut self) -> Option<PacketId> {
-        if cfg!(feature = "qos2") && self.outbound.may_release() { self.outbound.next_release() } else { None }
+        if cfg!(feature = "qos2") { self.outbound.next_release() } else { None }
     }
 
     /// Requests go before messages, so that the answer to a message finds its subscription. While an identifier of
@@ -260,7 +263,8 @@ impl Session<'_> {
     /// Writes what is being sent from where it stopped.
     fn fill(&mut self, writer: &mut Writer<'_>) {
         let Sending { packet: Packet { first, id }, sent } = self.sending;
-        if matches!(first, header::CONNECT | header::SUBSCRIBE | header::UNSUBSCRIBE) {
+        let is_request = NAMES_PACKETS && matches!(first, header::SUBSCRIBE | header::UNSUBSCRIBE);
+        if first == header::CONNECT || is_request {
             // Measured by the very code that writes it.
             writer.begin(usize::MAX);
             self.write_body(writer);
@@ -273,9 +277,10 @@ impl Session<'_> {
         if first == header::PUBLISH {
             return self.outbound.write_publish(writer);
         }
-        let [high, low] = id.to_be_bytes();
-        let (id_len, len) = if id == 0 { (0, 2) } else { (2, 4) };
-        writer.put([first, id_len, high, low].get(..len).unwrap_or_default()); // [MQTT-2.3.1-6]
+        // Put together in a register: the first byte, the length of the identifier, the identifier [MQTT-2.3.1-6].
+        let (id_len, len) = if id == 0 || !NAMES_PACKETS { (0, 2) } else { (2, 4) };
+        let packet = u32::from(first) | id_len << 8 | u32::from(id.swap_bytes()) << 16;
+        writer.put(packet.to_le_bytes().get(..len).unwrap_or_default());
     }
 
     /// What follows the fixed header of a CONNECT or request.

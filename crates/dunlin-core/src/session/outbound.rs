@@ -427,11 +427,6 @@ impl<'s> Outbound<'s> {
 
     // What leaves
 
-    /// Whether a PUBREL may be owed.
-    pub fn may_release(&self) -> bool {
-        self.at.next_release < self.at.released
-    }
-
     /// The next PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4]; it counts as sent.
     pub fn next_release(&mut self) -> Option<PacketId> {
         while self.at.next_release < self.at.released {
