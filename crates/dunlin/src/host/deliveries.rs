@@ -52,6 +52,16 @@ impl Load {
         }
     }
 
+    /// Whether it is no more than `limit`.
+    pub fn fits(self, limit: Self) -> bool {
+        self.count <= limit.count && self.arena <= limit.arena && self.bytes <= limit.bytes
+    }
+
+    /// No more messages, and bytes of the session's memory, than so many.
+    pub fn within(self, (count, arena): (usize, usize)) -> Self {
+        Self { count: self.count.min(count), arena: self.arena.min(arena), ..self }
+    }
+
     pub fn minus(self, other: Self) -> Self {
         Self { count: self.count - other.count, arena: self.arena - other.arena, bytes: self.bytes - other.bytes }
     }

@@ -125,10 +125,10 @@ impl Durable {
     }
 }
 
-/// Bytes and slots of the session's memory that what was stored takes.
-pub(super) fn memory(snapshot: &Snapshot) -> (usize, usize) {
-    let tx = snapshot.messages.iter().map(|message| tx_len(message.topic.len(), 0) + EXTERNAL).sum();
-    (tx, snapshot.messages.len() + snapshot.released.len())
+/// What was stored takes so much of the session's memory.
+pub(super) fn load(snapshot: &Snapshot) -> Load {
+    let arena = snapshot.messages.iter().map(|message| tx_len(message.topic.len(), 0) + EXTERNAL).sum();
+    Load { count: snapshot.messages.len() + snapshot.released.len(), arena, bytes: 0 }
 }
 
 impl State {

@@ -90,8 +90,9 @@ struct State {
     qos0: Load,
     /// Those that need no place in the session, since they overtake nothing: packets that leave before all else.
     staged: Staged,
-    /// The sizes that `load` may reach.
+    /// What `load` may reach in the memory that the session has, and in the largest that it may have.
     limit: Load,
+    most: Load,
     /// Most messages at QoS 1 and 2 in flight.
     window: usize,
     /// Publishers that wait for room.
@@ -219,16 +220,16 @@ const ARENA: usize = 1 << 20;
 impl Host {
     pub fn new(settings: Arc<Settings>, clock: Clock) -> Result<Self, Error> {
         let (count, bytes) = settings.queue;
-        let limit = Load { count, arena: bytes.min(ARENA), bytes };
-        let (tx, slots) = (2 * limit.arena, 2 * limit.count);
+        let most = Load { count, arena: bytes.min(ARENA), bytes };
         #[cfg(feature = "store")]
         let stored = settings.store.as_ref().map(durable::Durable::open).transpose()?;
         #[cfg(feature = "store")]
-        let (tx, slots) = {
-            let (more_tx, more_slots) = stored.as_ref().map_or((0, 0), |(_, snapshot)| durable::memory(snapshot));
-            (tx + more_tx, slots + more_slots)
+        let mut session = match &stored {
+            None => OwnedSession::new(settings.clone(), most, false),
+            Some((_, snapshot)) => OwnedSession::new(settings.clone(), most.plus(durable::load(snapshot)), true),
         };
-        let mut session = OwnedSession::with(settings.clone(), tx, slots);
+        #[cfg(not(feature = "store"))]
+        let mut session = OwnedSession::new(settings.clone(), most, false);
         let mut requests = Requests::default();
         #[cfg(feature = "store")]
         for (text, qos) in stored.iter().flat_map(|(_, snapshot)| &snapshot.filters) {
@@ -247,7 +248,6 @@ impl Host {
         }
         #[cfg_attr(not(feature = "store"), expect(unused_mut, reason = "only a store changes it"))]
         let mut state = State {
-            session,
             deliveries: Deliveries::default(),
             requests,
             replies: Replies::default(),
@@ -256,7 +256,9 @@ impl Host {
             load: Load::default(),
             qos0: Load::default(),
             staged: Staged::default(),
-            limit,
+            limit: most.within(session.capacity()),
+            most,
+            session,
             window: usize::from(settings.window),
             room: Waiters::default(),
             phase: Waiters::default(),
@@ -625,7 +627,7 @@ impl State {
     /// Unsubscribes; gives the number of the request.
     fn unsubscribe(&mut self, filters: &[&str]) -> Result<u64, Error> {
         self.check_open()?;
-        let id = self.session.on(|session| session.unsubscribe(filters))?;
+        let id = asking(&mut self.session, |session| session.unsubscribe(filters))?;
         #[cfg(feature = "store")]
         self.durable.iter_mut().for_each(|durable| durable.unsubscribe(filters));
         self.requests.forget(filters);
@@ -648,7 +650,7 @@ impl State {
         }
         let count = self.load.count;
         let is_busy = self.deliveries.count() >= 2 * self.window;
-        count < self.limit.count && !(is_busy && count > self.limit.count / 2)
+        count < self.most.count && !(is_busy && count > self.most.count / 2)
     }
 
     /// Notes that a message at this quality of service was accepted; gives what wakes the driver, if it has to do
@@ -711,7 +713,7 @@ impl State {
     /// Takes a message at QoS 0 past the session, if that overtakes nothing and there is room: then it is encoded once,
     /// where the driver writes it from.
     fn stage(&mut self, publish: &Publish<'_>) -> Result<bool, PublishError> {
-        if publish.payload().len() > INLINE_SHARED || self.load.count >= self.limit.count {
+        if publish.payload().len() > INLINE_SHARED || self.load.count >= self.most.count {
             return Ok(false);
         }
         if self.staged.buffer.is_empty() {
@@ -720,7 +722,7 @@ impl State {
             }
             self.staged.buffer = pool::take(OUT);
         }
-        let most = OUT.min(self.staged.len + self.limit.bytes.saturating_sub(self.load.bytes));
+        let most = OUT.min(self.staged.len + self.most.bytes.saturating_sub(self.load.bytes));
         let Self { session, staged, load, .. } = self;
         let out = &mut staged.buffer[staged.len..most];
         let Some(n) = session.on(|session| session.publish_past(publish, out))? else { return Ok(false) };
@@ -769,7 +771,7 @@ impl State {
     ) -> Result<Accepted, PublishError> {
         let (topic, payload) = (publish.topic().len(), publish.payload());
         let external = Load { count: 1, arena: tx_len(topic, 0) + EXTERNAL, bytes };
-        if external.arena > self.limit.arena || bytes > self.limit.bytes {
+        if external.arena > self.most.arena || bytes > self.most.bytes {
             return Err(PublishError::TooLarge);
         }
         if payload.len() <= EXTERNAL || !self.fits(external) {
@@ -794,9 +796,10 @@ impl State {
     fn replace_same_topic(&mut self, publish: &Publish<'_>) -> Result<Accepted, PublishError> {
         let bytes = tx_len(publish.topic().len(), publish.payload().len());
         let load = Load { count: 1, arena: bytes, bytes };
-        if bytes > self.limit.arena {
+        if bytes > self.most.arena {
             return Err(PublishError::TooLarge);
         }
+        self.fits(load); // its memory grows if it may: the session itself knows no other limit
         let id = self.session.on(|session| session.publish_replacing(publish, Replace::SameTopic))?;
         if let Some(id) = id {
             let has_replaced = self.deliveries.is_open(id);
@@ -820,9 +823,21 @@ impl State {
         false
     }
 
-    fn fits(&self, more: Load) -> bool {
+    /// Whether there is, or can be made, room for a message.
+    fn fits(&mut self, more: Load) -> bool {
         let sum = self.load.plus(more);
-        sum.count <= self.limit.count && sum.arena <= self.limit.arena && sum.bytes <= self.limit.bytes
+        sum.fits(self.limit) || self.make_room_for(sum)
+    }
+
+    /// Lets the session's memory grow, as far as it may.
+    #[cold]
+    fn make_room_for(&mut self, sum: Load) -> bool {
+        let wanted = sum.within((self.most.count, self.most.arena));
+        if !wanted.fits(self.limit) {
+            self.session.make_room_for(wanted.count, wanted.arena);
+            self.limit = self.most.within(self.session.capacity());
+        }
+        sum.fits(self.most)
     }
 
     fn note(&mut self, id: Option<PacketId>, load: Load, key: Option<u32>, replace: Replace) -> Accepted {
@@ -1007,8 +1022,21 @@ type Accepted = (Option<PacketId>, u64);
 fn subscribe(session: &mut OwnedSession, filters: &[(&str, QoS)]) -> Result<(PacketId, Vec<String>), Error> {
     let checked: Result<Vec<_>, _> = filters.iter().map(|(text, qos)| Filter::new(text, *qos)).collect();
     let checked = checked.map_err(|_| SubscribeError::InvalidFilter)?;
-    let id = session.on(|session| session.subscribe(&checked))?;
+    let id = asking(session, |session| session.subscribe(&checked))?;
     Ok((id, filters.iter().map(|(text, _)| (*text).to_owned()).collect()))
+}
+
+/// Asks for subscriptions or their end, with as much memory for filters as it takes and there may be.
+fn asking(
+    session: &mut OwnedSession,
+    request: impl Fn(&mut dunlin_core::Session<'_>) -> Result<PacketId, SubscribeError>,
+) -> Result<PacketId, SubscribeError> {
+    loop {
+        match session.on(&request) {
+            Err(SubscribeError::Full) if session.make_room_for_filters() => {}
+            result => return result,
+        }
+    }
 }
 
 /// The same message with another payload.

@@ -1,4 +1,4 @@
-//! A session and an inbox that own their memory.
+//! A session and an inbox that own their memory, which grows with what they hold.
 //!
 //! The core borrows its memory from whoever made it. On a host that is awkward: a session must move into a mutex and
 //! live as long as the client. `self_cell` ties value and memory together, and keeps the `unsafe` that this takes out
@@ -6,14 +6,35 @@
 
 use std::sync::Arc;
 
-use dunlin_core::{Event, Fault, Inbox, Instant, Memory, Ready, Received, Session, Slot};
+use dunlin_core::{Event, Fault, Inbox, Instant, Memory, Options, Ready, Received, Session, Slot};
 use self_cell::{MutBorrow, self_cell};
 
 use super::builder::Settings;
+use super::deliveries::Load;
 use super::pool;
 
+/// A session, and how large its memory is.
+pub(crate) struct OwnedSession {
+    cell: SessionCell,
+    settings: Arc<Settings>,
+    sizes: Sizes,
+    most: Sizes,
+}
+
+/// Of a session's memory: bytes for outgoing messages, slots for them, entries for received ones, bytes for filters.
+#[derive(Clone, Copy)]
+struct Sizes {
+    tx: usize,
+    slots: usize,
+    received: usize,
+    filters: usize,
+}
+
+/// What a session begins with that has nothing to hold: most have little at a time.
+const SMALL: Sizes = Sizes { tx: 1024, slots: 16, received: 9, filters: 256 };
+
 /// Memory of a session.
-pub(crate) struct Owner {
+struct Owner {
     settings: Arc<Settings>,
     tx: Vec<u8>,
     slots: Vec<Slot>,
@@ -22,7 +43,7 @@ pub(crate) struct Owner {
 }
 
 self_cell!(
-    pub(crate) struct OwnedSession {
+    struct SessionCell {
         owner: MutBorrow<Owner>,
         #[not_covariant]
         dependent: Session,
@@ -37,30 +58,116 @@ self_cell!(
     }
 );
 
-impl OwnedSession {
-    /// A session without a connection; `tx` and `slots` are the sizes of its memory for outgoing messages.
-    pub fn with(settings: Arc<Settings>, tx: usize, slots: usize) -> Self {
-        let owner = Owner {
-            tx: vec![0; tx],
-            slots: vec![Slot::FREE; slots],
-            received: vec![Received::FREE; settings.receive_window + 1],
-            filters: vec![0; settings.filter_bytes],
+impl Sizes {
+    /// The smaller of each two.
+    fn min(self, other: Self) -> Self {
+        Self {
+            tx: self.tx.min(other.tx),
+            slots: self.slots.min(other.slots),
+            received: self.received.min(other.received),
+            filters: self.filters.min(other.filters),
+        }
+    }
+}
+
+impl Owner {
+    fn new(settings: Arc<Settings>, sizes: Sizes) -> Self {
+        Self {
+            tx: vec![0; sizes.tx],
+            slots: vec![Slot::FREE; sizes.slots],
+            received: vec![Received::FREE; sizes.received],
+            filters: vec![0; sizes.filters],
             settings,
-        };
-        Self::new(MutBorrow::new(owner), |owner| {
-            let Owner { settings, tx, slots, received, filters } = owner.borrow_mut();
-            Session::new(settings.options(), Memory { tx, slots, received, filters })
-        })
+        }
+    }
+
+    fn lend(&mut self) -> (Options<'_>, Memory<'_>) {
+        let Self { settings, tx, slots, received, filters } = self;
+        (settings.options(), Memory { tx, slots, received, filters })
+    }
+}
+
+impl OwnedSession {
+    /// A session without a connection, whose memory grows until it has room for twice as much as `load`: then it has to
+    /// be tidied up seldom. It has that room at once if `is_full`.
+    pub fn new(settings: Arc<Settings>, load: Load, is_full: bool) -> Self {
+        let received = settings.receive_window + 1;
+        let most = Sizes { tx: 2 * load.arena, slots: 2 * load.count, received, filters: settings.filter_bytes };
+        let sizes = if is_full { most } else { SMALL.min(most) };
+        let owner = Owner::new(settings.clone(), sizes);
+        let cell = SessionCell::new(MutBorrow::new(owner), |owner| {
+            let (options, memory) = owner.borrow_mut().lend();
+            let mut session = Session::new(options, memory);
+            session.set_growing(sizes.received < most.received);
+            session
+        });
+        Self { cell, settings, sizes, most }
     }
 
     /// The session.
     #[inline]
     pub fn on<T>(&mut self, f: impl FnOnce(&mut Session<'_>) -> T) -> T {
-        self.with_dependent_mut(|_, session| f(session))
+        self.cell.with_dependent_mut(|_, session| f(session))
     }
 
     pub fn ask<T>(&self, f: impl FnOnce(&Session<'_>) -> T) -> T {
-        self.with_dependent(|_, session| f(session))
+        self.cell.with_dependent(|_, session| f(session))
+    }
+
+    /// How many messages on their way out there is memory for, and for how many bytes of them.
+    pub fn capacity(&self) -> (usize, usize) {
+        (self.sizes.slots / 2, self.sizes.tx / 2)
+    }
+
+    /// Makes room for so many messages on their way out, and so many bytes of them, as far as there may be.
+    pub fn make_room_for(&mut self, count: usize, arena: usize) {
+        let Sizes { tx, slots, .. } = self.sizes;
+        let sizes = Sizes {
+            tx: if 2 * arena > tx { (4 * arena).max(tx) } else { tx },
+            slots: if 2 * count > slots { (4 * count).max(slots) } else { slots },
+            ..self.sizes
+        };
+        self.move_to(sizes);
+    }
+
+    /// Makes room for more received messages, if one waits for that.
+    pub fn make_room_if_wanted(&mut self) -> bool {
+        let is_wanted = self.ask(|session| session.wants_received());
+        if is_wanted {
+            self.move_to(Sizes { received: 2 * self.sizes.received, ..self.sizes });
+        }
+        is_wanted
+    }
+
+    /// Makes room for more filters. `false` when there may be no more.
+    pub fn make_room_for_filters(&mut self) -> bool {
+        let may_grow = self.sizes.filters < self.most.filters;
+        if may_grow {
+            self.move_to(Sizes { filters: 2 * self.sizes.filters, ..self.sizes });
+        }
+        may_grow
+    }
+
+    /// Moves the session to memory of these sizes, if there may be so much.
+    #[cold]
+    fn move_to(&mut self, sizes: Sizes) {
+        let (sizes, most) = (sizes.min(self.most), self.most);
+        let owner = Owner::new(self.settings.clone(), sizes);
+        self.cell = self.cell.with_dependent_mut(|_, session| {
+            let none = Memory { tx: &mut [], slots: &mut [], received: &mut [], filters: &mut [] };
+            let (suspended, old) = std::mem::replace(session, Session::new(Options::new(""), none)).suspend();
+            SessionCell::new(MutBorrow::new(owner), |owner| {
+                let (options, memory) = owner.borrow_mut().lend();
+                memory.tx[..old.tx.len()].copy_from_slice(old.tx);
+                memory.slots[..old.slots.len()].copy_from_slice(old.slots);
+                memory.received[..old.received.len()].copy_from_slice(old.received);
+                memory.filters[..old.filters.len()].copy_from_slice(old.filters);
+                let mut session = Session::resume(options, suspended, memory);
+                session.set_growing(sizes.received < most.received);
+                session
+            })
+        });
+        self.sizes = sizes;
     }
 }
 

@@ -305,7 +305,12 @@ impl Pump {
                 return Ok(());
             }
             let ready = state.session.on(|session| self.inbox.poll(session, now))?;
-            let Some(ready) = ready else { return Ok(()) };
+            let Some(ready) = ready else {
+                if state.session.make_room_if_wanted() {
+                    continue;
+                }
+                return Ok(());
+            };
             if let Some(len) = self.note(state, ready, now) {
                 count -= 1;
                 bytes = bytes.saturating_sub(len);

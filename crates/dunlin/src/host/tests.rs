@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use dunlin_core::Fault;
 use dunlin_testkit::{Broker, LinkId, Message as Sent, PUBREC, Rng, Then, seeds};
 
 use super::pump::{Next, Pump, Turn};
@@ -391,4 +392,89 @@ fn what_an_application_subscribes_to_while_it_waits_for_an_answer_there_stays() 
         world.host.expect_reply("answer/+", QoS::AtLeastOnce),
         Err(Error::Publish(PublishError::InvalidTopic))
     ));
+}
+
+/// Lets the client send what it has, gives it these bytes, and says what its last turn came to.
+fn feed(pump: &mut Pump, mut bytes: &[u8]) -> Turn {
+    loop {
+        let turn = pump.turn();
+        if pump.has_output() {
+            pump.write_to(&mut io::sink()).unwrap();
+        }
+        if bytes.is_empty() || !matches!(turn, Turn::Go { .. }) {
+            return turn;
+        }
+        let space = pump.space();
+        let n = space.len().min(bytes.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        pump.filled(n);
+        bytes = &bytes[n..];
+    }
+}
+
+/// So many messages at QoS 2, of which none is released.
+fn unreleased(count: u16) -> Vec<u8> {
+    (1..=count).flat_map(|id| [0x34, 5, 0, 1, b'a', id.to_be_bytes()[0], id.to_be_bytes()[1]]).collect()
+}
+
+#[test]
+fn memory_for_received_messages_grows_as_far_as_it_may_and_no_further() {
+    let mut world = World::new(builder());
+    world.pump.open();
+    feed(&mut world.pump, b"\x20\x02\x00\x00");
+    // As many as there are identifiers.
+    let mut count = 0;
+    for packets in unreleased(u16::MAX).chunks(7 * 500) {
+        assert!(matches!(feed(&mut world.pump, packets), Turn::Go { .. }));
+        count += world.received().len();
+    }
+    assert_eq!(count, usize::from(u16::MAX));
+    // All are known, whatever memory the session has moved through.
+    let again: Vec<u8> = unreleased(u16::MAX).chunks(7).flat_map(|packet| [&[0x3C], &packet[1..]].concat()).collect();
+    assert!(matches!(feed(&mut world.pump, &again), Turn::Go { .. }));
+    assert_eq!(world.received().len(), 0);
+
+    let mut world = World::new(builder().receive_window(250));
+    world.pump.open();
+    feed(&mut world.pump, b"\x20\x02\x00\x00");
+    assert!(matches!(feed(&mut world.pump, &unreleased(250)), Turn::Go { .. }));
+    let one_more = [0x34, 5, 0, 1, b'a', 1, 0];
+    let turn = feed(&mut world.pump, &one_more);
+    assert!(matches!(turn, Turn::Close { reason: Reason::Fault(Fault::TooMany), .. }));
+    assert_eq!(world.received().len(), 250);
+}
+
+#[test]
+fn memory_for_messages_on_their_way_out_grows_as_far_as_it_may_and_no_further() {
+    let mut world = World::new(builder().queue(100, 40_000));
+    let message = Publish::new("a", &[7; 90]).exactly_once();
+    for _ in 0..99 {
+        assert!(world.publish(&message).is_ready());
+    }
+    // The last one takes all the bytes that are left, many times what the session has memory for now.
+    let rest = vec![7; 40_000 - 99 * tx_len(1, 90) - tx_len(1, 0) - 2];
+    assert!(world.publish(&Publish::new("a", &rest).exactly_once()).is_ready());
+    assert!(world.publish(&message).is_pending());
+    // One that replaces nothing needs room as well.
+    let newest = world.host.poll_publish(&message, None, Replace::SameTopic, &mut 0, None);
+    assert!(newest.is_pending());
+    let large =
+        world.host.poll_publish(&Publish::new("b", &rest).at_least_once(), None, Replace::SameTopic, &mut 0, None);
+    assert!(large.is_pending());
+    world.open();
+    world.run(usize::MAX);
+    assert_eq!(world.host.stats().delivered, 100);
+}
+
+#[test]
+fn memory_for_filters_grows_as_far_as_it_may_and_no_further() {
+    let host = World::new(builder().filter_memory(1000)).host;
+    let filter = |n: usize| format!("{n:045}");
+    for n in 0..20 {
+        let _ = host.subscribe(&[(&filter(n), QoS::AtLeastOnce)]).unwrap();
+    }
+    let one_more = host.subscribe(&[(&filter(20), QoS::AtLeastOnce)]).err();
+    assert!(matches!(one_more, Some(Error::Subscribe(SubscribeError::Full))), "{one_more:?}");
+    let less = host.unsubscribe(&[&filter(0)]).err();
+    assert!(matches!(less, Some(Error::Subscribe(SubscribeError::Full))), "{less:?}");
 }
