@@ -56,8 +56,7 @@ fn connect(arguments: &Arguments, n: usize) -> Client {
     let url = format!("{scheme}://{}:{}", arguments.host, arguments.port);
     let mut builder = Client::builder(&url, &arguments.case.client_id(n)).window(arguments.case.window);
     builder = match arguments.case.mode {
-        // Of a thousand idle clients, none needs room for a thousand messages.
-        Mode::Idle => builder.queue(16, 64 << 10).receive_window(32).filter_memory(1 << 10),
+        Mode::Idle => builder,
         _ => builder.queue(4_096, 16 << 20),
     };
     if let Some(ca_file) = &arguments.ca_file {

@@ -253,8 +253,9 @@ impl Builder {
         self
     }
 
-    /// Most incoming messages at QoS 1 and 2 whose exchange is open, four bytes each: what the server may have in flight
-    /// at QoS 2. By default as many as there are packet identifiers, so that there are never more.
+    /// Most incoming messages at QoS 1 and 2 whose exchange is open: what the server may have in flight at QoS 2. By
+    /// default as many as there are packet identifiers, so that there are never more. Memory, four bytes each, follows
+    /// what there are.
     ///
     /// With fewer, more end the connection with [`Fault::TooMany`](dunlin_core::Fault::TooMany). A persistent session goes
     /// on from there: nothing is lost or doubled, it takes a connection for each so many messages. A clean session
@@ -267,7 +268,7 @@ impl Builder {
         self
     }
 
-    /// Bytes of memory for filters subscribed to, 64 KiB by default; each takes five more than its length.
+    /// Most bytes of memory for filters subscribed to, 64 KiB by default; each takes five more than its length.
     #[must_use]
     pub fn filter_memory(mut self, bytes: usize) -> Self {
         self.settings.filter_bytes = bytes;

@@ -31,7 +31,7 @@ struct Sizes {
 }
 
 /// What a session begins with that has nothing to hold: most have little at a time.
-const SMALL: Sizes = Sizes { tx: 1024, slots: 16, received: 9, filters: 256 };
+const SMALL: Sizes = Sizes { tx: 256, slots: 4, received: 4, filters: 64 };
 
 /// Memory of a session.
 struct Owner {
