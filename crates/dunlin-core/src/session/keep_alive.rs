@@ -4,8 +4,8 @@
 //! its bytes leave, so that a peer that has stopped reading is found out as well. A server may take longer to answer
 //! than the keep alive lasts: pings go on leaving meanwhile, and the wait is that for the first of them.
 //!
-//! A clock that runs backwards has wrapped or was set. How much time really passed is then unknown, so a ping goes
-//! out at once and every wait begins anew: no ping is missed and none repeats for ever.
+//! A clock that runs backwards, or ahead by 49 days at once, has wrapped or was set. How much time really passed is then
+//! unknown, so a ping goes out at once and every wait begins anew: no ping is missed and none repeats for ever.
 
 use crate::time::Instant;
 
@@ -45,13 +45,12 @@ impl KeepAlive {
         if now == self.now {
             return; // as most calls, where milliseconds are long
         }
-        if now < self.now {
-            self.silent = u32::MAX;
-            self.waited = 0;
-        } else {
-            let passed = u32::try_from(now.millis_since(self.now)).unwrap_or(u32::MAX);
+        if let Ok(passed) = u32::try_from(now.as_millis().wrapping_sub(self.now.as_millis())) {
             self.silent = self.silent.saturating_add(passed);
             self.waited = self.waited.saturating_add(passed);
+        } else {
+            self.silent = u32::MAX;
+            self.waited = 0;
         }
         self.now = now;
         if keep_alive_s > 0 && self.silent >= ping_after(keep_alive_s) {
