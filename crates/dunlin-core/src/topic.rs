@@ -280,13 +280,13 @@ impl<'a> Levels<'a> {
             *place = rest; // the last place keeps what is left
             let is_last = levels.count == Self::MAX;
             let len = rest.bytes().take_while(|byte| *byte != b'/').fold(0_usize, |len, _| len.wrapping_add(1));
-            match (rest.get(..len), rest.get(len.wrapping_add(1)..)) {
-                (Some(level), Some(after)) if !is_last => {
-                    *place = level;
-                    rest = after;
-                }
-                _ => break,
+            let Some((level, after)) = rest.split_at_checked(len) else { break };
+            let Some(after) = after.strip_prefix('/') else { break };
+            if is_last {
+                break;
             }
+            *place = level;
+            rest = after;
         }
         levels
     }
