@@ -111,38 +111,20 @@ fn read_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
     Err(Violation::Length)
 }
 
-/// The fixed header as it goes on the wire, in `bytes`: Remaining Length in its shortest form. It is at most
-/// [`MAX_REMAINING`].
-#[inline(always)] // once, in `Writer::put_header`
-pub(crate) fn write(first: u8, remaining: usize, bytes: &mut [u8; 5]) -> &[u8] {
-    let [place, length @ ..] = bytes;
-    *place = first;
-    let mut len = 1_usize;
-    let mut rest = remaining;
-    for byte in length {
-        let [low, ..] = rest.to_le_bytes();
-        rest = rest.wrapping_shr(7);
-        len = len.wrapping_add(1);
-        if rest == 0 {
-            *byte = low & 0x7F;
-            break;
-        }
-        *byte = low | 0x80;
-    }
-    bytes.get(..len).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
 
     use super::*;
+    use crate::packet::writer::Writer;
 
     #[test]
     fn every_length_reads_back_in_its_shortest_form() {
         for value in (0..20_000).chain(2_097_000..2_097_300).chain(MAX_REMAINING - 10..=MAX_REMAINING) {
             let mut bytes = [0; 5];
-            let len = write(0xD0, value, &mut bytes).len();
+            let mut writer = Writer::new(&mut bytes);
+            writer.put_header(0xD0, value);
+            let len = writer.at();
             let shortest = 2 + usize::from(value > 127) + usize::from(value > 16_383) + usize::from(value > 2_097_151);
             assert_eq!((len, read_length(&bytes[..len])), (shortest, Ok(Some((value, len)))));
             for cut in 1..len {

@@ -1,63 +1,57 @@
-//! Encoding through a window, so that any packet leaves through a buffer of any size.
+//! Encoding through a window, so that any packet leaves through a buffer of any size; and copying.
 //!
-//! An encoder always runs from the first byte of its packet; the window keeps what falls into it. An empty window
-//! measures a packet with the very code that writes it, so the two cannot disagree.
+//! An encoder of a packet that may be cut runs from its first byte each time; the window keeps what falls into it. A
+//! packet is measured with the very code that writes it, so the two cannot disagree.
 
-use super::header;
-
-/// Bytes `skip..skip + out.len()` of whatever is put.
+/// Puts bytes where they fall into a window.
 pub(crate) struct Writer<'o> {
-    skip: usize,
-    out: &'o mut [u8],
-    written: usize,
-    total: usize,
+    window: &'o mut [u8],
+    /// Where in the window the next byte goes. Before its beginning, less than zero, which is far behind its end.
+    at: usize,
 }
 
 impl<'o> Writer<'o> {
-    pub fn new(skip: usize, out: &'o mut [u8]) -> Self {
-        Self { skip, out, written: 0, total: 0 }
+    pub fn new(window: &'o mut [u8]) -> Self {
+        Self { window, at: 0 }
     }
 
-    /// Begins another packet, of which `skip` bytes are left out.
-    pub fn begin(&mut self, skip: usize) {
-        self.skip = skip;
-        self.total = 0;
+    /// Begins a packet, the first byte of which goes to `at`.
+    pub fn begin(&mut self, at: usize) {
+        self.at = at;
     }
 
-    /// Bytes of the window that are free.
-    pub fn room(&self) -> usize {
-        self.out.len()
+    /// Where the next byte goes.
+    pub fn at(&self) -> usize {
+        self.at
     }
 
-    /// Bytes that fell into the window.
-    pub fn written(&self) -> usize {
-        self.written
+    /// Bytes that the window has.
+    pub fn len(&self) -> usize {
+        self.window.len()
     }
 
-    /// Bytes that were put, in the window or not.
-    pub fn total(&self) -> usize {
-        self.total
+    pub fn put_byte(&mut self, byte: u8) {
+        if let Some(place) = self.window.get_mut(self.at) {
+            *place = byte;
+        }
+        self.at = self.at.wrapping_add(1);
     }
 
     pub fn put(&mut self, bytes: &[u8]) {
-        self.total = self.total.wrapping_add(bytes.len());
-        let hidden = self.skip.min(bytes.len());
-        self.skip = self.skip.wrapping_sub(hidden);
-        let visible = bytes.get(hidden..).unwrap_or_default();
-        let n = copy(self.out, visible);
-        self.written = self.written.wrapping_add(n);
-        let (_, rest) = core::mem::take(&mut self.out).split_at_mut_checked(n).unwrap_or_default();
-        self.out = rest;
-    }
-
-    /// `len` bytes follow that somebody else writes.
-    #[cfg(feature = "large")]
-    pub fn announce(&mut self, len: usize) {
-        self.total = self.total.wrapping_add(len);
+        let end = self.at.wrapping_add(bytes.len());
+        let hidden = bytes.get(0_usize.wrapping_sub(self.at)..).unwrap_or_default();
+        let (room, visible) = match self.window.get_mut(self.at..) {
+            Some(room) => (room, bytes),
+            None => (&mut *self.window, hidden), // it begins before the window, or behind it
+        };
+        copy(room, visible);
+        self.at = end;
     }
 
     pub fn put_u16(&mut self, number: u16) {
-        self.put(&number.to_be_bytes());
+        let [high, low] = number.to_be_bytes();
+        self.put_byte(high);
+        self.put_byte(low);
     }
 
     /// Bytes with their length before them. Texts are checked to be at most 65,535 bytes before they come here.
@@ -66,21 +60,40 @@ impl<'o> Writer<'o> {
         self.put(bytes);
     }
 
-    /// First byte and Remaining Length.
+    /// The fixed header: first byte, and Remaining Length in its shortest form, which is at most
+    /// [`MAX_REMAINING`](super::header::MAX_REMAINING).
     pub fn put_header(&mut self, first: u8, remaining: usize) {
-        let mut bytes = [0; 5];
-        self.put(header::write(first, remaining, &mut bytes));
+        self.put_byte(first);
+        let mut rest = remaining;
+        loop {
+            let [low, ..] = rest.to_le_bytes();
+            rest = rest.wrapping_shr(7);
+            if rest == 0 {
+                return self.put_byte(low & 0x7F);
+            }
+            self.put_byte(low | 0x80);
+        }
+    }
+}
+
+#[cfg(target_pointer_width = "64")]
+impl<'o> Writer<'o> {
+    /// What is free of the window.
+    pub fn into_rest(self) -> &'o mut [u8] {
+        self.window.get_mut(self.at..).unwrap_or_default()
     }
 }
 
 /// Copies `bytes` to the front of `out`, and gives the room behind: for where there is room.
+#[cfg(target_pointer_width = "64")]
 pub(crate) fn put<'o>(bytes: &[u8], out: &'o mut [u8]) -> &'o mut [u8] {
     let Some((place, behind)) = out.split_at_mut_checked(bytes.len()) else { return &mut [] };
-    copy(place, bytes);
+    copy_all(place, bytes);
     behind
 }
 
 /// As [`put`], a number.
+#[cfg(target_pointer_width = "64")]
 pub(crate) fn put_u16(number: u16, out: &mut [u8]) -> &mut [u8] {
     let Some((place, behind)) = out.split_first_chunk_mut() else { return &mut [] };
     *place = number.to_be_bytes();
@@ -126,7 +139,35 @@ fn copy_words<'a>(to: &'a mut [u8], from: &'a [u8]) -> (&'a mut [u8], &'a [u8]) 
 
 #[cfg(test)]
 mod tests {
-    use super::copy_words;
+    use super::{Writer, copy_words};
+
+    #[test]
+    fn a_window_keeps_what_falls_into_it() {
+        let write = |writer: &mut Writer<'_>| {
+            writer.put_header(0x82, 300);
+            writer.put_u16(0x0102);
+            writer.put_binary(b"plant/7");
+            writer.put(b"");
+            writer.put_byte(1);
+        };
+        let mut whole = [0; 15];
+        let mut writer = Writer::new(&mut whole);
+        write(&mut writer);
+        assert_eq!(writer.at(), 15);
+        assert_eq!(whole, *b"\x82\xAC\x02\x01\x02\x00\x07plant/7\x01");
+        for len in 0..20 {
+            for skip in 0..15 {
+                let mut window = [0xEE; 20];
+                let mut writer = Writer::new(&mut window[..len]);
+                writer.begin(0_usize.wrapping_sub(skip));
+                write(&mut writer);
+                assert_eq!((writer.at(), writer.len()), (15 - skip, len));
+                let fits = len.min(15 - skip);
+                assert_eq!(window[..fits], whole[skip..skip + fits]);
+                assert!(window[fits..].iter().all(|byte| *byte == 0xEE));
+            }
+        }
+    }
 
     #[test]
     fn words_are_copied_and_the_rest_is_left() {

@@ -115,7 +115,7 @@ impl Session<'_> {
 
     /// The messages that leave next, if no request goes before them.
     fn common_messages(&mut self, out: &mut [u8]) -> usize {
-        if self.has_request() {
+        if self.may_request() {
             return 0;
         }
         let mut written = 0_usize;

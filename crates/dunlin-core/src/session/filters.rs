@@ -150,6 +150,12 @@ impl<'s> Filters<'s> {
 
     // What leaves
 
+    /// Whether there may be a request that is to leave.
+    #[cfg(feature = "subscribe")]
+    pub fn may_request(&self) -> bool {
+        self.at.has_unsent
+    }
+
     /// The request for records that is to leave next, if any: its first byte and identifier.
     #[cfg(any(feature = "subscribe", feature = "suspend"))]
     pub fn next_request(&mut self) -> Option<(u8, PacketId)> {
@@ -236,11 +242,11 @@ impl<'s> Filters<'s> {
             at = self.update(at, next, flags);
         }
         let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
-        let mut writer = Writer::new(0, free);
+        let mut writer = Writer::new(free);
         let [high, low] = id.get().to_be_bytes();
         writer.put(&[high, low, flags]);
         writer.put_binary(filter.as_bytes());
-        self.at.len = self.at.len.wrapping_add(writer.written());
+        self.at.len = self.at.len.wrapping_add(writer.at());
         self.at.has_unsent = true;
     }
 

@@ -592,7 +592,7 @@ impl<'s> Session<'s> {
             None => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
         };
         let wants_mark = self.options.is_durable() && !is_qos0;
-        let admission = Admission { id, replaces: policy, wants_mark };
+        let admission = Admission { id, stored, replaces: policy, wants_mark };
         self.outbound.admit(&outgoing, publish.payload, &admission, external);
         self.is_quiet = false;
         Ok(id)
@@ -635,7 +635,7 @@ impl<'s> Session<'s> {
         let outgoing = outgoing(publish, external);
         let stored = stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
         self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
-        let admission = Admission { id: Some(id), replaces: Replace::Nothing, wants_mark: false };
+        let admission = Admission { id: Some(id), stored, replaces: Replace::Nothing, wants_mark: false };
         self.outbound.admit(&outgoing, publish.payload, &admission, external);
         self.outbound.set_dup_on_last();
         self.ids.look_again(); // [MQTT-2.3.1-2]

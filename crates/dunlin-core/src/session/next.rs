@@ -93,9 +93,9 @@ impl Session<'_> {
     /// Costs one copy of what is sent, and no other work that grows with the number of messages waiting.
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         self.tick(now);
-        let mut writer = Writer::new(0, out);
+        let mut writer = Writer::new(out);
         let mut written = 0_usize;
-        // Each turn writes at least a byte, or ends the loop.
+        // Each turn writes a packet, or is the last one: what does not fit behind others leaves with the next buffer.
         loop {
             if self.sending.is_nothing() {
                 self.sending.packet = self.choose();
@@ -103,15 +103,17 @@ impl Session<'_> {
                     break;
                 }
             }
-            let room = writer.room();
-            self.fill(&mut writer);
-            let is_cut = self.sending.sent == 0 && writer.total() > room;
-            if writer.written() == written || (is_cut && written > 0) {
-                break;
+            let is_all = self.fill(written, &mut writer);
+            if is_all && writer.at() <= writer.len() {
+                self.advance(writer.at().wrapping_sub(written), true);
+                written = writer.at();
+                continue;
             }
-            let copied = writer.written().wrapping_sub(written);
-            written = writer.written();
-            self.advance(copied, writer.total());
+            if written == 0 {
+                written = writer.at().min(writer.len());
+                self.advance(written, false);
+            }
+            break;
         }
         if written > 0 {
             self.keep_alive.sent();
@@ -125,12 +127,28 @@ impl Session<'_> {
         if self.link == Link::Closed { Transmit::Close } else { Transmit::Idle }
     }
 
-    /// As [`publish`](Session::publish) for a message at QoS 0, but writes it to `out`, past the session's memory, for
-    /// drivers that gather what many threads publish. Says how many bytes it has; they are to leave before what
-    /// `transmit` gives next.
+    /// As [`publish`](Session::publish) for a message at QoS 0, but writes it to `out`, past the session's memory. Says
+    /// how many bytes it has; they are to leave before what `transmit` gives next.
     ///
-    /// `None` when that would overtake something, or `out` is too short, or its quality of service is another: nothing
+    /// `None` when that could overtake something, or `out` is too short, or its quality of service is another: nothing
     /// has changed then, and [`publish`](Session::publish) is the way.
+    ///
+    /// For a device whose stream lends its buffer, as smoltcp's sockets do with `send`: a message is copied once, takes no
+    /// slot, and costs a third of what `publish` and `transmit` take. And for drivers that gather what many threads
+    /// publish.
+    ///
+    /// ```
+    /// # use dunlin_core::{Publish, PublishError, Session};
+    /// /// `window` is what the socket lends. Says how many bytes of it to send.
+    /// fn report(session: &mut Session<'_>, reading: &[u8], window: &mut [u8]) -> Result<usize, PublishError> {
+    ///     let message = Publish::new("plant/7/pressure", reading);
+    ///     if let Some(len) = session.publish_past(&message, window)? {
+    ///         return Ok(len);
+    ///     }
+    ///     session.publish(&message)?; // leaves with `transmit`, behind what goes first
+    ///     Ok(0)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// As [`publish`](Session::publish).
@@ -146,28 +164,28 @@ impl Session<'_> {
         }
         let outgoing = outgoing(publish, None);
         let len = outgoing.packet_len();
-        if len > out.len().min(header::MAX_PACKET) || self.owes_anything() {
+        if len > out.len().min(header::MAX_PACKET) || self.may_overtake() {
             return Ok(None);
         }
-        outgoing.write_whole(0, publish.payload, out);
+        outgoing.write(0, publish.payload, out);
         self.keep_alive.sent();
         Ok(Some(len))
     }
 
-    /// Whether something has begun to leave, or a request or message waits to: acknowledgements stand in no order to
-    /// messages.
-    fn owes_anything(&mut self) -> bool {
-        !self.sending.is_nothing() || self.has_request() || self.outbound.is_waiting()
+    /// Whether something has begun to leave, or a request or message may wait to, as far as the last `transmit` knew:
+    /// acknowledgements stand in no order to messages.
+    fn may_overtake(&self) -> bool {
+        !self.sending.is_nothing() || self.may_request() || self.outbound.may_wait()
     }
 
-    /// Whether a request waits to leave.
-    pub(super) fn has_request(&mut self) -> bool {
+    /// Whether a request may wait to leave.
+    pub(super) fn may_request(&self) -> bool {
         #[cfg(feature = "table")]
         if self.table.wants(self.options.subscriptions) {
             return true;
         }
         #[cfg(feature = "subscribe")]
-        if self.filters.next_request().is_some() {
+        if self.filters.may_request() {
             return true;
         }
         false
@@ -185,7 +203,7 @@ impl Session<'_> {
     pub fn supplied(&mut self, n: usize) {
         if let Some((payload, offset)) = self.external() {
             let left = to_usize(payload.len).wrapping_sub(offset);
-            self.advance(n.min(left), self.sending.sent.wrapping_add(left));
+            self.advance(n.min(left), n >= left);
         }
     }
 
@@ -260,27 +278,31 @@ impl Session<'_> {
         None
     }
 
-    /// Writes what is being sent from where it stopped.
-    fn fill(&mut self, writer: &mut Writer<'_>) {
+    /// Writes what is being sent from where it stopped, behind the first `written` bytes of the window. `false` if
+    /// somebody else writes the rest.
+    fn fill(&mut self, written: usize, writer: &mut Writer<'_>) -> bool {
         let Sending { packet: Packet { first, id }, sent } = self.sending;
+        let start = written.wrapping_sub(sent);
         let is_request = NAMES_PACKETS && matches!(first, header::SUBSCRIBE | header::UNSUBSCRIBE);
         if first == header::CONNECT || is_request {
-            // Measured by the very code that writes it.
-            writer.begin(usize::MAX);
+            // Measured by the very code that writes it, behind the window.
+            writer.begin(writer.len());
             self.write_body(writer);
-            let remaining = writer.total();
-            writer.begin(sent);
+            let remaining = writer.at().wrapping_sub(writer.len());
+            writer.begin(start);
             writer.put_header(first, remaining);
-            return self.write_body(writer);
+            self.write_body(writer);
+            return true;
         }
-        writer.begin(sent);
+        writer.begin(start);
         if first == header::PUBLISH {
-            return self.outbound.write_publish(writer);
+            return self.outbound.write_publish(sent, writer);
         }
         // Put together in a register: the first byte, the length of the identifier, the identifier [MQTT-2.3.1-6].
         let (id_len, len) = if id == 0 || !NAMES_PACKETS { (0, 2) } else { (2, 4) };
         let packet = u32::from(first) | id_len << 8 | u32::from(id.swap_bytes()) << 16;
         writer.put(packet.to_le_bytes().get(..len).unwrap_or_default());
+        true
     }
 
     /// What follows the fixed header of a CONNECT or request.
@@ -297,13 +319,14 @@ impl Session<'_> {
         self.filters.write(id, writer);
     }
 
-    /// `copied` more bytes of a packet of `total` have left.
+    /// `copied` more bytes of the packet have left, the last of them if `is_whole`.
     #[inline(never)]
-    fn advance(&mut self, copied: usize, total: usize) {
+    fn advance(&mut self, copied: usize, is_whole: bool) {
         self.sending.sent = self.sending.sent.wrapping_add(copied);
-        if self.sending.sent < total {
+        if !is_whole {
             return;
         }
+        log::sent(self.sending.sent);
         let Packet { first, id } = self.sending.packet;
         match first {
             header::PUBLISH => self.outbound.publish_sent(),
@@ -314,7 +337,6 @@ impl Session<'_> {
             header::SUBSCRIBE | header::UNSUBSCRIBE if cfg!(feature = "subscribe") => self.request_sent(id),
             _ => {}
         }
-        log::sent(total);
         self.sending = Sending::new();
     }
 

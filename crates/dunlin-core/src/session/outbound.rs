@@ -93,6 +93,14 @@ pub struct External {
     pub len: u32,
 }
 
+impl External {
+    /// What is stored in the place of the payload.
+    fn to_bytes(self) -> [u8; EXTERNAL_LEN] {
+        let ([k0, k1, k2, k3], [l0, l1, l2, l3]) = (self.key.to_be_bytes(), self.len.to_be_bytes());
+        [k0, k1, k2, k3, l0, l1, l2, l3]
+    }
+}
+
 /// Bytes in `tx` that say where an external payload is.
 pub(crate) const EXTERNAL_LEN: usize = 8;
 
@@ -140,6 +148,8 @@ pub(crate) struct State {
 /// How a message is admitted: where it stands and under which identifier.
 pub(crate) struct Admission {
     pub id: Option<PacketId>,
+    /// Bytes of `tx` that it takes.
+    pub stored: usize,
     pub replaces: Replace,
     pub wants_mark: bool,
 }
@@ -235,20 +245,14 @@ impl<'s> Outbound<'s> {
         admission: &Admission,
         external: Option<External>,
     ) {
-        let at = self.at.tail;
-        let mut writer = Writer::new(0, self.tx.get_mut(at..).unwrap_or_default());
+        let (at, len) = (self.at.tail, admission.stored);
         let id = admission.id.map_or(0, PacketId::get);
-        outgoing.write_head(id, &mut writer);
-        let mut held = Held::Whole(admission.replaces);
-        match external {
-            None => writer.put(payload),
-            Some(payload) => {
-                writer.put(&payload.key.to_be_bytes());
-                writer.put(&payload.len.to_be_bytes());
-                held = Held::Head;
-            }
-        }
-        let len = writer.written();
+        let place = external.map(External::to_bytes);
+        let (held, payload) = match &place {
+            None => (Held::Whole(admission.replaces), payload),
+            Some(place) => (Held::Head, place.as_slice()),
+        };
+        outgoing.write(id, payload, self.tx.get_mut(at..).unwrap_or_default());
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
         self.slots.push(Slot { at, len, id, stage, held });
         self.at.tail = at.wrapping_add(len);
@@ -259,7 +263,7 @@ impl<'s> Outbound<'s> {
     #[cfg(all(feature = "qos2", feature = "subscribe"))]
     pub fn admit_common(&mut self, outgoing: &Outgoing<'_>, id: PacketId, payload: &[u8], len: usize) {
         let at = self.at.tail;
-        outgoing.write_whole(id.get(), payload, self.tx.get_mut(at..).unwrap_or_default());
+        outgoing.write(id.get(), payload, self.tx.get_mut(at..).unwrap_or_default());
         self.slots.push(Slot { at, len, id: id.get(), stage: Stage::Queued, held: Held::Whole(Replace::Nothing) });
         self.at.tail = at.wrapping_add(len);
     }
@@ -456,23 +460,24 @@ impl<'s> Outbound<'s> {
         false
     }
 
-    /// Whether a PUBLISH waits to leave, for the window or for nothing but its turn.
-    pub fn is_waiting(&mut self) -> bool {
-        self.has_publish(0) || self.at.next_publish < self.slots.len()
+    /// Whether a PUBLISH may wait to leave, for the window or for nothing but its turn.
+    pub fn may_wait(&self) -> bool {
+        self.at.next_publish < self.slots.len()
     }
 
-    /// Writes the PUBLISH that is being sent; of one with an external payload, all that comes before that.
-    pub fn write_publish(&mut self, writer: &mut Writer<'_>) {
-        let Some(slot) = self.slots.get_mut(self.at.next_publish) else { return };
+    /// Writes the PUBLISH that is being sent; of one with an external payload, all that comes before that, and says `false`.
+    pub fn write_publish(&mut self, sent: usize, writer: &mut Writer<'_>) -> bool {
+        let Some(slot) = self.slots.get_mut(self.at.next_publish) else { return true };
         let slot = *slot;
         let stored = self.stored(&slot);
-        #[cfg(feature = "large")]
-        if slot.held == Held::Head {
+        if cfg!(feature = "large") && slot.held == Held::Head {
             let (head, payload) = split_external(stored);
-            writer.put(head);
-            return writer.announce(to_usize(payload.len));
+            writer.begin(writer.at().wrapping_add(sent));
+            writer.put(head.get(sent..).unwrap_or_default());
+            return payload.len == 0;
         }
         writer.put(stored);
+        true
     }
 
     /// Writes the PUBLISH that is to leave, if all of it is here and fits: it has left then. Gives its length.
@@ -765,7 +770,6 @@ fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
 }
 
 /// What is stored of a message with an external payload: all that comes before it, and where it is.
-#[cfg(feature = "large")]
 fn split_external(stored: &[u8]) -> (&[u8], External) {
     // `split_last_chunk` would do, but for a panic that the standard library leaves in it.
     let (head, place) = stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
