@@ -30,6 +30,10 @@ struct Sizes {
     filters: usize,
 }
 
+/// As long as it may grow, memory for outgoing messages is so many times as large as they are: it is tidied up when it has
+/// been used once.
+const SPARE: usize = 8;
+
 /// What a session begins with that has nothing to hold: most have little at a time.
 const SMALL: Sizes = Sizes { tx: 256, slots: 4, received: 4, filters: 64 };
 
@@ -88,8 +92,8 @@ impl Owner {
 }
 
 impl OwnedSession {
-    /// A session without a connection, whose memory grows until it has room for twice as much as `load`: then it has to
-    /// be tidied up seldom. It has that room at once if `is_full`.
+    /// A session without a connection, whose memory grows until it has room for twice as much as `load`. It has that room
+    /// at once if `is_full`.
     pub fn new(settings: Arc<Settings>, load: Load, is_full: bool) -> Self {
         let received = settings.receive_window + 1;
         let most = Sizes { tx: 2 * load.arena, slots: 2 * load.count, received, filters: settings.filter_bytes };
@@ -116,18 +120,21 @@ impl OwnedSession {
 
     /// How many messages on their way out there is memory for, and for how many bytes of them.
     pub fn capacity(&self) -> (usize, usize) {
-        (self.sizes.slots / 2, self.sizes.tx / 2)
+        let is_full = self.sizes.tx == self.most.tx;
+        (self.sizes.slots / 2, self.sizes.tx / if is_full { 2 } else { SPARE })
     }
 
     /// Makes room for so many messages on their way out, and so many bytes of them, as far as there may be.
     pub fn make_room_for(&mut self, count: usize, arena: usize) {
-        let Sizes { tx, slots, .. } = self.sizes;
-        let sizes = Sizes {
-            tx: if 2 * arena > tx { (4 * arena).max(tx) } else { tx },
-            slots: if 2 * count > slots { (4 * count).max(slots) } else { slots },
-            ..self.sizes
-        };
-        self.move_to(sizes);
+        let Sizes { mut tx, mut slots, .. } = self.sizes;
+        let (has_slots, has_bytes) = self.capacity();
+        if arena > has_bytes {
+            tx = tx.max(2 * SPARE * arena);
+        }
+        if count > has_slots {
+            slots = 4 * count;
+        }
+        self.move_to(Sizes { tx, slots, ..self.sizes });
     }
 
     /// Makes room for more received messages, if one waits for that.
