@@ -9,7 +9,7 @@
 #[cfg(any(feature = "durable", feature = "subscribe"))]
 use super::error::SubscribeError;
 use super::ids::Ids;
-use super::outbound::Server;
+use super::message::Server;
 use crate::bytes;
 use crate::memory::filter_len;
 use crate::packet::subscribe::FAILURE;
@@ -333,6 +333,7 @@ impl<'s> Filters<'s> {
 }
 
 /// Not by `==`, which would call `memcmp`: in many a program it would be the only one who does.
+#[cfg(any(feature = "durable", feature = "subscribe"))]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
