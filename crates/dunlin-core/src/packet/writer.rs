@@ -56,7 +56,7 @@ impl<'o> Writer<'o> {
 
     /// Bytes with their length before them. Texts are checked to be at most 65,535 bytes before they come here.
     pub fn put_binary(&mut self, bytes: &[u8]) {
-        self.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
+        self.put_u16(u16::try_from(bytes.len() & usize::from(u16::MAX)).unwrap_or_default());
         self.put(bytes);
     }
 
