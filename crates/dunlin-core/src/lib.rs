@@ -83,14 +83,14 @@ pub use session::event::{Event, Message, Ready, Request, Subscribed};
 pub use session::inbound::Received;
 #[cfg(feature = "durable")]
 pub use session::mark::{Mark, Restored, Stage};
+#[cfg(feature = "large")]
+pub use session::message::External;
+#[cfg(feature = "qos1")]
+pub use session::message::Replace;
 pub use session::next::Transmit;
 #[cfg(feature = "large")]
 pub use session::options::Oversize;
 pub use session::options::{InvalidOptions, Options, Publish};
-#[cfg(feature = "large")]
-pub use session::outbound::External;
-#[cfg(feature = "qos1")]
-pub use session::outbound::Replace;
 pub use session::outbound::Slot;
 #[cfg(feature = "suspend")]
 pub use session::suspend::Suspended;

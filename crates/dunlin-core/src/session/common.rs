@@ -6,8 +6,8 @@
 use super::event::Message;
 use super::inbound::Verdict;
 use super::incoming::Pause;
+use super::message::Answer;
 use super::options::Publish;
-use super::outbound::Answer;
 use super::{Link, Session, is_name, outgoing};
 use crate::inbox::Inbox;
 use crate::log;

@@ -22,7 +22,7 @@ use super::event::Receipt;
 use super::incoming::Pause;
 #[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
-use super::outbound::Server;
+use super::message::Server;
 use super::queue::{self, Queue};
 use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
@@ -83,6 +83,8 @@ impl Stage {
     }
 }
 
+/// Whether there is anything that an entry could be made for.
+const IN_USE: bool = QOS2 || cfg!(feature = "subscribe");
 /// Whether there are messages at QoS 2.
 const QOS2: bool = cfg!(feature = "qos2");
 /// Whether entries may wait for a mark.
@@ -450,7 +452,7 @@ impl<'s> Inbound<'s> {
 
     /// Whether `poll` has more to do now, although no bytes came.
     pub fn can_go_on(&self) -> bool {
-        self.at.stall == Stall::Over
+        IN_USE && self.at.stall == Stall::Over
     }
 
     /// Whether `poll` left a packet because something must leave first.
@@ -460,7 +462,9 @@ impl<'s> Inbound<'s> {
 
     /// `poll` begins.
     pub fn go_on(&mut self) {
-        self.at.stall = Stall::No;
+        if IN_USE {
+            self.at.stall = Stall::No;
+        }
     }
 
     // Marks

@@ -2,7 +2,7 @@
 
 use super::event::{Kind, Request};
 use super::inbound::Verdict;
-use super::outbound::{Answer, Server};
+use super::message::{Answer, Server};
 use super::{Fault, Link, Session};
 use crate::inbox::Inbox;
 use crate::log;
@@ -22,7 +22,7 @@ pub(crate) enum Pause {
 
 impl Session<'_> {
     /// Takes one packet from the front of the inbox, or a piece of a large one, and says what there is to tell.
-    #[inline(never)]
+    #[cfg_attr(feature = "subscribe", inline(never))] // without, it has few ways out
     pub(super) fn step(&mut self, inbox: &mut Inbox<'_>) -> Result<Kind, Pause> {
         #[cfg(feature = "large")]
         if !self.large.is_idle() {
@@ -49,7 +49,7 @@ impl Session<'_> {
         }
         let number = reader::number(body, 0).unwrap_or_default();
         inbox.take(len, header.remaining.wrapping_sub(2), 0, 0);
-        self.on_answer(header.first, number, inbox.body())
+        self.on_answer(header.first, number, inbox)
     }
 
     /// Takes note of a message before it is shown. Whether it is to be shown.
@@ -95,8 +95,8 @@ impl Session<'_> {
     }
 
     /// All but PUBLISH: a number of two bytes, where there is one, and return codes after that of a SUBACK.
-    #[inline(never)]
-    fn on_answer(&mut self, first: u8, number: u16, codes: &[u8]) -> Result<Kind, Pause> {
+    #[cfg_attr(feature = "qos1", inline(never))] // many ways out, apart from those of `step`
+    fn on_answer(&mut self, first: u8, number: u16, inbox: &Inbox<'_>) -> Result<Kind, Pause> {
         match first {
             header::CONNACK => return self.on_connack(number),
             header::PINGRESP => {
@@ -113,7 +113,7 @@ impl Session<'_> {
             header::PUBREL if cfg!(feature = "qos2") => {
                 return Err(self.inbound.on_pubrel(id, self.options.is_durable()));
             }
-            header::SUBACK if cfg!(feature = "subscribe") => return self.on_suback(id, codes),
+            header::SUBACK if cfg!(feature = "subscribe") => return self.on_suback(id, inbox.body()),
             header::UNSUBACK if cfg!(feature = "subscribe") && self.filters.on_unsuback(id) => {
                 return Ok(Kind::Unsubscribed(id));
             }

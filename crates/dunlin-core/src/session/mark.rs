@@ -54,7 +54,7 @@ pub enum Restored<'a> {
         /// The message; the payload in it is not looked at.
         publish: Publish<'a>,
         /// The payload.
-        payload: super::outbound::External,
+        payload: super::message::External,
     },
     /// An outgoing QoS 2 message whose PUBREC had come. In the order in which the PUBRECs came, before the messages.
     Released(PacketId),

@@ -17,9 +17,15 @@ pub(crate) mod keep_alive;
 mod large;
 #[cfg(feature = "durable")]
 pub(crate) mod mark;
+#[cfg_attr(not(any(feature = "qos1", feature = "large", feature = "suspend")), allow(dead_code))]
+pub(crate) mod message;
 pub(crate) mod next;
 pub(crate) mod options;
+#[cfg(any(feature = "qos1", feature = "large", feature = "suspend"))]
 pub(crate) mod outbound;
+#[cfg(any(test, not(any(feature = "qos1", feature = "large", feature = "suspend"))))]
+pub(crate) mod qos0;
+#[cfg_attr(not(any(feature = "qos1", feature = "large", feature = "suspend")), allow(dead_code))]
 mod queue;
 #[cfg(feature = "suspend")]
 pub(crate) mod suspend;
@@ -45,9 +51,12 @@ use keep_alive::KeepAlive;
 use large::Large;
 #[cfg(feature = "durable")]
 use mark::{Mark, Restored};
+use message::{Admission, EXTERNAL_LEN, External, NoRoom, Notice, Replace, Server, to_usize};
 use next::Sending;
 use options::{Options, Publish};
-use outbound::{Admission, EXTERNAL_LEN, External, NoRoom, Notice, Outbound, Replace, Server, to_usize};
+use outbound::Outbound;
+#[cfg(not(any(feature = "qos1", feature = "large", feature = "suspend")))]
+pub(crate) use qos0 as outbound;
 #[cfg(feature = "table")]
 use table::Table;
 
@@ -80,6 +89,7 @@ pub struct Session<'s> {
     ids: Ids,
     sending: Sending,
     inbound: Inbound<'s>,
+    ignored: u32,
     outbound: Outbound<'s>,
     filters: Filters<'s>,
     #[cfg(feature = "table")]
@@ -88,7 +98,6 @@ pub struct Session<'s> {
     fault: Option<Fault>,
     #[cfg(feature = "large")]
     large: Large,
-    ignored: u32,
     #[cfg(feature = "large")]
     skipped: u32,
     options: Options<'s>,

@@ -5,9 +5,9 @@
 //! has left.
 
 use super::error::PublishError;
-use super::options::Publish;
 #[cfg(feature = "large")]
-use super::outbound::{External, to_usize};
+use super::message::{External, to_usize};
+use super::options::Publish;
 use super::{Link, Session, is_name, outgoing};
 use crate::log;
 use crate::packet::writer::Writer;
@@ -282,6 +282,7 @@ impl Session<'_> {
     /// somebody else writes the rest.
     fn fill(&mut self, written: usize, writer: &mut Writer<'_>) -> bool {
         let Sending { packet: Packet { first, id }, sent } = self.sending;
+        let id = if NAMES_PACKETS { id } else { 0 };
         let start = written.wrapping_sub(sent);
         let is_request = NAMES_PACKETS && matches!(first, header::SUBSCRIBE | header::UNSUBSCRIBE);
         if first == header::CONNECT || is_request {
@@ -299,7 +300,7 @@ impl Session<'_> {
             return self.outbound.write_publish(sent, writer);
         }
         // Put together in a register: the first byte, the length of the identifier, the identifier [MQTT-2.3.1-6].
-        let (id_len, len) = if id == 0 || !NAMES_PACKETS { (0, 2) } else { (2, 4) };
+        let (id_len, len) = if id == 0 { (0, 2) } else { (2, 4) };
         let packet = u32::from(first) | id_len << 8 | u32::from(id.swap_bytes()) << 16;
         writer.put(packet.to_le_bytes().get(..len).unwrap_or_default());
         true

@@ -13,6 +13,7 @@
 use super::ids::Ids;
 #[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
+use super::message::{Admission, Answer, EXTERNAL_LEN, External, NoRoom, Notice, Replace, Server};
 use super::queue::{self, Queue};
 use crate::bytes;
 use crate::packet::publish::{DUP, Flags, Outgoing};
@@ -69,41 +70,6 @@ enum Held {
     Head,
 }
 
-/// What a message may push out when there is no room for it. Only messages that were themselves published with the
-/// same policy and have never been sent can be pushed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Replace {
-    /// Nothing: no room is [`PublishError::Full`](crate::PublishError::Full).
-    Nothing,
-    /// The waiting message with the same topic, room or not: newest wins.
-    #[cfg(feature = "qos1")]
-    SameTopic,
-    /// As many of the oldest waiting messages as it takes.
-    Oldest,
-}
-
-/// A payload that stays with the application: see
-/// [`Session::publish_external`](crate::Session::publish_external).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct External {
-    /// The application's own name for the payload.
-    pub key: u32,
-    /// Its length in bytes.
-    pub len: u32,
-}
-
-impl External {
-    /// What is stored in the place of the payload.
-    fn to_bytes(self) -> [u8; EXTERNAL_LEN] {
-        let ([k0, k1, k2, k3], [l0, l1, l2, l3]) = (self.key.to_be_bytes(), self.len.to_be_bytes());
-        [k0, k1, k2, k3, l0, l1, l2, l3]
-    }
-}
-
-/// Bytes in `tx` that say where an external payload is.
-pub(crate) const EXTERNAL_LEN: usize = 8;
-
 impl Slot {
     /// An unused slot.
     pub const FREE: Self = Self { at: 0, len: 0, id: 0, stage: Stage::Unstored, held: Held::Whole(Replace::Nothing) };
@@ -113,13 +79,6 @@ impl Default for Slot {
     fn default() -> Self {
         Self::FREE
     }
-}
-
-/// Why a message was not admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRoom {
-    Now,
-    Ever,
 }
 
 pub(crate) struct Outbound<'s> {
@@ -143,22 +102,6 @@ pub(crate) struct State {
     has_notice: bool,
     /// Some slot may wait for a mark.
     has_mark: bool,
-}
-
-/// How a message is admitted: where it stands and under which identifier.
-pub(crate) struct Admission {
-    pub id: Option<PacketId>,
-    /// Bytes of `tx` that it takes.
-    pub stored: usize,
-    pub replaces: Replace,
-    pub wants_mark: bool,
-}
-
-/// Whether the server still has the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Server {
-    MayRemember,
-    HasForgotten,
 }
 
 impl<'s> Outbound<'s> {
@@ -737,25 +680,6 @@ impl<'s> Outbound<'s> {
     }
 }
 
-/// What is to be reported of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Forgotten,
-    Replaced,
-}
-
-/// What an acknowledgement is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It ends a message.
-    Over,
-    Taken,
-    /// We know no message of this identifier; after PUBREC the server wants PUBREL all the same.
-    Unknown,
-    /// It fits nothing we sent.
-    Ignored,
-}
-
 impl State {
     pub const fn new() -> Self {
         Self { released: 0, next_release: 0, next_publish: 0, tail: 0, has_notice: true, has_mark: true }
@@ -775,9 +699,4 @@ fn split_external(stored: &[u8]) -> (&[u8], External) {
     let (head, place) = stored.split_at_checked(stored.len().wrapping_sub(EXTERNAL_LEN)).unwrap_or((stored, &[]));
     let [k0, k1, k2, k3, l0, l1, l2, l3] = *place.first_chunk().unwrap_or(&[0; EXTERNAL_LEN]);
     (head, External { key: u32::from_be_bytes([k0, k1, k2, k3]), len: u32::from_be_bytes([l0, l1, l2, l3]) })
-}
-
-/// Lengths of 32 bits fit the address space of every target with 32 bits or more.
-pub(crate) fn to_usize(len: u32) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
 }

@@ -2,7 +2,7 @@
 //!
 //! All that is remembered is how far the table is known to be subscribed, and the SUBSCRIBE under way.
 
-use super::outbound::Server;
+use super::message::Server;
 use crate::packet::writer::Writer;
 use crate::packet::{PacketId, Violation};
 use crate::topic::Filter;
