@@ -325,6 +325,65 @@ fn a_server_that_closes_or_talks_nonsense_ends_the_link_by_name() {
     }
 }
 
+/// Sends so many bytes, the same ones again and again, and takes everything.
+struct Flood {
+    packet: &'static [u8],
+    sent: usize,
+    len: usize,
+}
+
+impl ErrorType for Flood {
+    type Error = ErrorKind;
+}
+
+impl Read for Flood {
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize, ErrorKind> {
+        let n = buf.len().min(self.len - self.sent);
+        for byte in &mut buf[..n] {
+            *byte = self.packet[self.sent % self.packet.len()];
+            self.sent += 1;
+        }
+        Ok(n)
+    }
+}
+
+impl ReadReady for Flood {
+    fn read_ready(&mut self) -> Result<bool, ErrorKind> {
+        Ok(self.sent < self.len)
+    }
+}
+
+impl Write for Flood {
+    fn write(&mut self, buf: &[u8]) -> Result<usize, ErrorKind> {
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_server_that_never_stops_sending_what_tells_nothing_does_not_keep_a_poll() {
+    let mut storage: Box<Storage<256, 64, 2>> = Box::default();
+    let (memory, mut inbox) = storage.split();
+    let mut session = Session::new(Options::new("flooded").keep_alive(10).answer_timeout(5), memory);
+    let mut out = [0; 64];
+    let at = Instant::from_millis;
+    let connack = Flood { packet: b"\x20\x02\x00\x00", sent: 0, len: 4 };
+    let mut link = Link::open(connack, &mut out, &mut session, &mut inbox, at(0));
+    assert!(matches!(link.poll(at(0), &mut session, &mut inbox), Ok(Some(Event::Connected { .. }))));
+    // Answers to pings that nobody has sent, for ever.
+    *link.stream() = Flood { packet: b"\xD0\x00", sent: 0, len: usize::MAX };
+    for second in 1..100 {
+        assert!(matches!(link.poll(at(1000 * second), &mut session, &mut inbox), Ok(None)));
+        assert_eq!(link.deadline(&session), Some(at(0)), "there is more");
+    }
+    link.stream().len = link.stream().sent;
+    assert!(matches!(link.poll(at(100_000), &mut session, &mut inbox), Ok(None)));
+    assert_eq!(link.deadline(&session), session.deadline(), "there is no more");
+}
+
 #[test]
 fn a_payload_outside_the_session_is_supplied_piece_by_piece() {
     let net = Net::new(Wire::new());

@@ -70,7 +70,12 @@ pub struct Link<'o, S> {
     filled: usize,
     /// What was written waits in the stream perhaps.
     is_unflushed: bool,
+    /// The last poll ended although there may be more to read.
+    is_busy: bool,
 }
+
+/// A poll reads so many times without anything to tell; then it is the caller's turn again, whatever the server sends.
+const READS: u8 = 32;
 
 /// The connection is over. [`Session::lost`] has been called; what is unacknowledged goes out on the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,16 +110,17 @@ impl<'o, S: Read + Write> Link<'o, S> {
     /// it has room. 64 bytes do; the size of a TCP segment is best.
     pub fn open(stream: S, out: &'o mut [u8], session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant) -> Self {
         session.open(now, inbox);
-        Self { stream, out, written: 0, filled: 0, is_unflushed: false }
+        Self { stream, out, written: 0, filled: 0, is_unflushed: false, is_busy: false }
     }
 
-    /// When to poll at the latest, if nothing else happens; `None`: no need.
+    /// When to poll at the latest, if nothing else happens; `None`: no need. A time that has passed means now: the server
+    /// may have sent more than one poll reads.
     ///
     /// With [`poll_nonblocking`](Self::poll_nonblocking) also poll when the stream has room again, while
     /// [`is_writing`](Self::is_writing).
     #[must_use]
     pub fn deadline(&self, session: &Session<'_>) -> Option<Instant> {
-        session.deadline()
+        if self.is_busy { Some(Instant::from_millis(0)) } else { session.deadline() }
     }
 
     /// Whether bytes wait for room in the stream.
@@ -285,6 +291,8 @@ impl<S: Read + ReadReady + Write> Link<'_, S> {
         can_write: &mut impl FnMut(&mut S) -> Result<bool, S::Error>,
         supply: &mut impl FnMut(u32, usize, &mut [u8]) -> usize,
     ) -> Result<Option<dunlin_core::Ready>, LinkError<S::Error>> {
+        self.is_busy = false;
+        let mut reads = 0;
         loop {
             match session.poll_ready(now, inbox) {
                 Ok(Some(ready)) => return Ok(Some(ready)),
@@ -302,6 +310,11 @@ impl<S: Read + ReadReady + Write> Link<'_, S> {
             let has_read = self.pull(inbox)?;
             // What was sent may let the session go on with what is in the inbox.
             if !has_read && (!has_sent || is_full) {
+                return Ok(None);
+            }
+            reads += u8::from(has_read);
+            if reads == READS {
+                self.is_busy = true;
                 return Ok(None);
             }
         }
