@@ -48,13 +48,12 @@ fn show(directory: &Path) -> Result<(), Failure> {
         index += 1;
         let line = match entry {
             Entry::Released(id) => format!("out  #{:<5} QoS 2  taken by the server, to be released", id.get()),
-            Entry::Message { id, head, len, .. } => {
-                let (qos, topic) = (head.qos().bits(), head.topic());
-                let retain = if head.is_retain() { ", retained" } else { "" };
-                format!("out  #{:<5} QoS {qos}  {topic}, {len} bytes{retain}", id.get())
+            Entry::Message { id, topic, qos, retain, len, .. } => {
+                let retain = if retain { ", retained" } else { "" };
+                format!("out  #{:<5} QoS {}  {topic}, {len} bytes{retain}", id.get(), qos.bits())
             }
             Entry::Received(id) => format!("in   #{:<5} QoS 2  handled", id.get()),
-            Entry::Subscription(filter) => format!("sub         QoS {}  {}", filter.qos().bits(), filter.text()),
+            Entry::Subscription { filter, qos } => format!("sub         QoS {}  {filter}", qos.bits()),
         };
         anstream::println!("{line}");
     }

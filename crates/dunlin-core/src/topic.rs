@@ -21,7 +21,12 @@ pub(crate) const MAX_TEXT: usize = 65_535;
 /// ```
 #[must_use]
 pub const fn is_name(name: &str) -> bool {
-    let mut rest = name.as_bytes();
+    is_name_in_bytes(name.as_bytes())
+}
+
+/// The same of text as bytes, which are UTF-8.
+pub(crate) const fn is_name_in_bytes(name: &[u8]) -> bool {
+    let mut rest = name;
     // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
     if rest.is_empty() || rest.len() > MAX_TEXT {
         return false;
@@ -179,7 +184,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// The topic name of a message that arrived: text, checked when it was received.
+/// The topic name of a message that arrived, or what a store kept: text, checked when it was received or accepted.
 ///
 /// Reads like a `&str` wherever one is wanted. Held as bytes, so that a program which compares topics and prints none
 /// does not carry the code that makes text out of bytes.
@@ -189,6 +194,14 @@ pub struct Topic<'b>(&'b [u8]);
 impl<'b> Topic<'b> {
     /// `bytes` are UTF-8: they have passed [`crate::packet::reader::check_name`].
     pub(crate) const fn new(bytes: &'b [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// A topic name or filter that a store kept: the bytes of one that a session had accepted. What is not UTF-8 reads
+    /// as empty text.
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub const fn from_store(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
 

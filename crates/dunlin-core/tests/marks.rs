@@ -1,6 +1,6 @@
 //! Write-ahead: nothing that depends on a mark leaves before it is stored.
 
-use dunlin_core::{Filter, Mark, Publish, PublishError, QoS, RestoreError, Restored, Stage};
+use dunlin_core::{External, Mark, Publish, PublishError, QoS, RestoreError, Restored, Stage, Topic};
 use dunlin_testkit::Seen::{self, Connected, Delivered, Forgotten};
 use dunlin_testkit::{
     CLIENT, DURABLE, Marks, Message, PUBCOMP, PUBLISH, PUBREC, PUBREL, Packet, Pair, Persistence, SUBSCRIBE, Sizes,
@@ -8,6 +8,17 @@ use dunlin_testkit::{
 };
 
 use crate::id;
+
+/// A filter that was kept.
+fn subscription(filter: &str, qos: QoS) -> Restored<'_> {
+    Restored::Subscription { filter: Topic::from_store(filter.as_bytes()), qos }
+}
+
+/// A message whose payload was kept elsewhere.
+fn external(number: u16, topic: &[u8], qos: QoS) -> Restored<'_> {
+    let payload = External { key: 1, len: 1 };
+    Restored::External { id: id(number), topic: Topic::from_store(topic), qos, retain: false, payload }
+}
 
 /// A durable client whose marks the test stores by hand.
 fn by_hand() -> Pair {
@@ -321,7 +332,7 @@ fn a_restored_identifier_is_not_given_out_again_whatever_was_restored_before_it(
     for entry in entries {
         let mut pair = Pair::new(DURABLE);
         // It takes an identifier of its own, and the next ones are looked up with it.
-        pair.client.restore(Restored::Subscription(Filter::literal("r", QoS::AtMostOnce))).unwrap();
+        pair.client.restore(subscription("r", QoS::AtMostOnce)).unwrap();
         pair.client.restore(entry).unwrap();
         let given: Vec<u16> = (0..4).map(|_| pair.publish(&message).unwrap().unwrap().get()).collect();
         assert_eq!(given, [2, 4, 5, 6], "{entry:?}");
@@ -330,11 +341,10 @@ fn a_restored_identifier_is_not_given_out_again_whatever_was_restored_before_it(
 
 #[test]
 fn a_restored_subscription_is_made_sure_of_on_the_first_connection_and_again_when_the_server_has_lost_it() {
-    let filter = Filter::literal("r/#", QoS::AtLeastOnce);
     for present in [true, false] {
         let mut pair = Pair::new(DURABLE);
         pair.broker.claim_session_present = Some(present);
-        pair.client.restore(Restored::Subscription(filter)).unwrap();
+        pair.client.restore(subscription("r/#", QoS::AtLeastOnce)).unwrap();
         pair.run();
         assert_eq!(pair.sent_of(SUBSCRIBE).len(), 1);
         pair.cut();
@@ -356,8 +366,11 @@ fn what_does_not_fit_is_refused_by_restore_and_changes_nothing() {
         (Restored::Message { id: id(6), publish: Publish::new("a/+", b"").exactly_once() }, RestoreError::Invalid),
         (Restored::Message { id: id(6), publish: Publish::new("", b"").exactly_once() }, RestoreError::Invalid),
         (Restored::Message { id: id(6), publish: Publish::new("a", b"") }, RestoreError::Invalid),
+        (external(6, b"a/+", QoS::ExactlyOnce), RestoreError::Invalid),
+        (external(6, b"a\xff", QoS::ExactlyOnce), RestoreError::Invalid),
+        (external(6, b"a", QoS::AtMostOnce), RestoreError::Invalid),
         (Restored::Message { id: id(6), publish: Publish::new("a", &[0; 40]).exactly_once() }, RestoreError::Full),
-        (Restored::Subscription(Filter::literal("a/long/filter", QoS::AtMostOnce)), RestoreError::Full),
+        (subscription("a/long/filter", QoS::AtMostOnce), RestoreError::Full),
     ];
     for (entry, error) in entries {
         let before = pair.snapshot();

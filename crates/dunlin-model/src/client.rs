@@ -2,7 +2,7 @@
 
 use dunlin_core::{
     Event, External, Fault, Filter, Inbox, Instant, Mark, Memory, Options, PacketId, Publish, PublishError, QoS,
-    Received, Restored, Session, Slot, Suspended, Transmit,
+    Received, Restored, Session, Slot, Suspended, Topic, Transmit,
 };
 
 use crate::packet::{Packet, TOPIC};
@@ -56,7 +56,8 @@ impl Client {
                 let publish = Publish::new(TOPIC, &payload).with_qos(qos(qos_of(*message)));
                 let payload = External { key: u32::from(*message), len: 1 };
                 let entry = if external {
-                    Restored::External { id: *id, publish, payload }
+                    let (topic, qos) = (Topic::from_store(TOPIC.as_bytes()), publish.qos());
+                    Restored::External { id: *id, topic, qos, retain: false, payload }
                 } else {
                     Restored::Message { id: *id, publish }
                 };

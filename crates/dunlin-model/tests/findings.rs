@@ -1,7 +1,7 @@
 //! What the model found, told as stories. Each failed before it was mended.
 
 use dunlin_core::{
-    Event, Filter, Inbox, Instant, Mark, Options, PacketId, QoS, Restored, Session, Stage, Storage, Transmit,
+    Event, Filter, Inbox, Instant, Mark, Options, PacketId, QoS, Restored, Session, Stage, Storage, Topic, Transmit,
 };
 
 const NOW: Instant = Instant::from_millis(1);
@@ -124,7 +124,7 @@ fn a_restored_subscription_is_subscribed_to_again() {
     let mut storage: Storage<64, 64, 2> = Storage::new();
     let (memory, mut inbox) = storage.split();
     let mut session = Session::new(Options::new("c").durable().keep_alive(0), memory);
-    session.restore(Restored::Subscription(Filter::literal("t", QoS::ExactlyOnce))).unwrap();
+    session.restore(Restored::Subscription { filter: Topic::from_store(b"t"), qos: QoS::ExactlyOnce }).unwrap();
     connect(&mut session, &mut inbox, CONNACK_RESUMED);
     assert_eq!(sent(&mut session), b"\x82\x06\x00\x01\x00\x01t\x02");
     assert_eq!(take(&mut session, &mut inbox, SUBACK_1), 1);

@@ -81,22 +81,24 @@ impl<'s, S: Store> Durable<'s, S> {
     ///
     /// # Errors
     /// The store could not be read.
-    pub fn recover(mut session: Session<'s>, mut store: S) -> Result<Self, StoreError<S::Error>> {
-        let mut recovery = Recovery::default();
-        restore(&mut session, &mut store, &mut recovery)?;
-        let order = number(&mut session, &store);
-        Ok(Self { session, store, order, recovery })
+    pub fn recover(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
+        let mut durable = Self::new(session, store);
+        durable.restore()?;
+        Ok(durable)
     }
 
     /// As [`recover`](Self::recover), for executors.
     ///
     /// # Errors
     /// The same.
-    pub async fn recover_async(mut session: Session<'s>, mut store: S) -> Result<Self, StoreError<S::Error>> {
-        let mut recovery = Recovery::default();
-        restore_async(&mut session, &mut store, &mut recovery).await?;
-        let order = number(&mut session, &store);
-        Ok(Self { session, store, order, recovery })
+    pub async fn recover_async(session: Session<'s>, store: S) -> Result<Self, StoreError<S::Error>> {
+        let mut durable = Self::new(session, store);
+        durable.restore_async().await?;
+        Ok(durable)
+    }
+
+    fn new(session: Session<'s>, store: S) -> Self {
+        Self { session, store, order: 0, recovery: Recovery::default() }
     }
 
     /// What came back after the restart, and what did not.
@@ -145,12 +147,10 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// Any [`FilterError`] leaves session and store as they were.
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
+        let filters = core::slice::from_ref(filter);
+        self.session.check_subscribe(filters).map_err(FilterError::Session)?;
         block_on(pin!(self.store.subscribe(filter))).map_err(FilterError::Store)?;
-        let outcome = self.session.subscribe(core::slice::from_ref(filter));
-        if outcome.is_err() {
-            block_on(pin!(self.store.unsubscribe(filter.text()))).map_err(FilterError::Store)?;
-        }
-        outcome.map_err(FilterError::Session)
+        self.session.subscribe(filters).map_err(FilterError::Session)
     }
 
     /// As [`subscribe`](Self::subscribe), for executors.
@@ -158,22 +158,20 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn subscribe_async(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
+        let filters = core::slice::from_ref(filter);
+        self.session.check_subscribe(filters).map_err(FilterError::Session)?;
         self.store.subscribe(filter).await.map_err(FilterError::Store)?;
-        let outcome = self.session.subscribe(core::slice::from_ref(filter));
-        if outcome.is_err() {
-            self.store.unsubscribe(filter.text()).await.map_err(FilterError::Store)?;
-        }
-        outcome.map_err(FilterError::Session)
+        self.session.subscribe(filters).map_err(FilterError::Session)
     }
 
     /// Unsubscribes from a filter.
     ///
     /// # Errors
-    /// Any [`FilterError`] leaves the session as it was.
+    /// Any [`FilterError`] leaves session and store as they were.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
-        let id = self.session.unsubscribe(&[filter]).map_err(FilterError::Session)?;
+        self.session.check_unsubscribe(&[filter]).map_err(FilterError::Session)?;
         block_on(pin!(self.store.unsubscribe(filter))).map_err(FilterError::Store)?;
-        Ok(id)
+        self.session.unsubscribe(&[filter]).map_err(FilterError::Session)
     }
 
     /// As [`unsubscribe`](Self::unsubscribe), for executors.
@@ -181,9 +179,9 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn unsubscribe_async(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
-        let id = self.session.unsubscribe(&[filter]).map_err(FilterError::Session)?;
+        self.session.check_unsubscribe(&[filter]).map_err(FilterError::Session)?;
         self.store.unsubscribe(filter).await.map_err(FilterError::Store)?;
-        Ok(id)
+        self.session.unsubscribe(&[filter]).map_err(FilterError::Session)
     }
 
     // The connection
@@ -195,7 +193,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn open(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
         if self.recovery.waiting > 0 {
             self.session.lost();
-            restore(&mut self.session, &mut self.store, &mut self.recovery)?;
+            self.restore()?;
         }
         self.session.open(now, inbox);
         Ok(())
@@ -208,7 +206,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub async fn open_async(&mut self, now: Instant, inbox: &mut Inbox<'_>) -> Result<(), StoreError<S::Error>> {
         if self.recovery.waiting > 0 {
             self.session.lost();
-            restore_async(&mut self.session, &mut self.store, &mut self.recovery).await?;
+            self.restore_async().await?;
         }
         self.session.open(now, inbox);
         Ok(())
@@ -340,76 +338,71 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn into_store(self) -> S {
         self.store
     }
-}
 
-/// Gives the session everything that the store keeps, as far as it has room. What it has already is not given again.
-fn restore<S: Store>(
-    session: &mut Session<'_>,
-    store: &mut S,
-    recovery: &mut Recovery,
-) -> Result<(), StoreError<S::Error>> {
-    recovery.waiting = 0;
-    let mut index = 0_usize;
-    loop {
-        block_on(pin!(store.seek(index)))?;
-        if !recovery.take(session, store) {
-            return Ok(());
-        }
-        index = index.wrapping_add(1);
-    }
-}
+    // Helpers
 
-async fn restore_async<S: Store>(
-    session: &mut Session<'_>,
-    store: &mut S,
-    recovery: &mut Recovery,
-) -> Result<(), StoreError<S::Error>> {
-    recovery.waiting = 0;
-    let mut index = 0_usize;
-    loop {
-        store.seek(index).await?;
-        if !recovery.take(session, store) {
-            return Ok(());
-        }
-        index = index.wrapping_add(1);
-    }
-}
-
-/// The order of the next message, which comes after the one that was stored last, also by its identifier.
-fn number<S: Store>(session: &mut Session<'_>, store: &S) -> u32 {
-    let Some((id, last)) = store.last() else { return 0 };
-    let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
-    // There is always room for it.
-    let _ = session.restore(Restored::NextId(next));
-    last.wrapping_add(1)
-}
-
-impl Recovery {
-    /// Gives the session the entry that the store has found. `false`: there is none.
-    fn take<S: Store>(&mut self, session: &mut Session<'_>, store: &S) -> bool {
-        // Reading all of it may have shown more.
-        self.damage = store.damage();
-        let Some(entry) = store.found() else { return false };
-        let (restored, is_outgoing, count) = match entry {
-            Entry::Released(id) => (Restored::Released(id), true, &mut self.released),
-            Entry::Message { id, order, head, len } => {
-                let payload = External { key: order, len };
-                (Restored::External { id, publish: head, payload }, true, &mut self.messages)
+    /// Gives the session everything that the store keeps, as far as it has room. What it has already is not given again.
+    fn restore(&mut self) -> Result<(), StoreError<S::Error>> {
+        self.recovery.waiting = 0;
+        let mut index = 0_usize;
+        loop {
+            block_on(pin!(self.store.seek(index)))?;
+            if !self.take() {
+                return Ok(());
             }
-            Entry::Received(id) => (Restored::Received(id), false, &mut self.received),
-            Entry::Subscription(filter) => (Restored::Subscription(filter), false, &mut self.subscriptions),
+            index = index.wrapping_add(1);
+        }
+    }
+
+    async fn restore_async(&mut self) -> Result<(), StoreError<S::Error>> {
+        self.recovery.waiting = 0;
+        let mut index = 0_usize;
+        loop {
+            self.store.seek(index).await?;
+            if !self.take() {
+                return Ok(());
+            }
+            index = index.wrapping_add(1);
+        }
+    }
+
+    /// Gives the session the entry that the store has found. `false`: there is none (any more).
+    fn take(&mut self) -> bool {
+        let Self { session, store, order: next_order, recovery } = self;
+        // Reading all of it may have shown more.
+        recovery.damage = store.damage();
+        let entry = store.found();
+        let is_outgoing = matches!(entry, Some(Entry::Released(_) | Entry::Message { .. }));
+        let mut end = 0;
+        let (restored, count) = match entry {
+            Some(Entry::Released(id)) => (Restored::Released(id), &mut recovery.released),
+            Some(Entry::Message { id, order, topic, qos, retain, len }) => {
+                let payload = External { key: order, len };
+                (Restored::External { id, topic, qos, retain, payload }, &mut recovery.messages)
+            }
+            Some(Entry::Received(id)) => (Restored::Received(id), &mut recovery.received),
+            Some(Entry::Subscription { filter, qos }) => {
+                (Restored::Subscription { filter, qos }, &mut recovery.subscriptions)
+            }
+            None => {
+                // The next message comes after the one that was stored last, also by its identifier.
+                let Some((id, order)) = store.last() else { return false };
+                *next_order = order.wrapping_add(1);
+                let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
+                (Restored::NextId(next), &mut end)
+            }
         };
         // Messages keep their order: behind one that waits, all wait.
-        let must_wait = is_outgoing && self.waiting > 0;
+        let must_wait = is_outgoing && recovery.waiting > 0;
         let outcome = if must_wait { Err(RestoreError::Full) } else { session.restore(restored) };
         let count = match outcome {
             Ok(()) => count,
             Err(RestoreError::PacketIdInUse) => return true, // it is there already
-            Err(_) if is_outgoing => &mut self.waiting,
-            Err(_) => &mut self.given_up,
+            Err(_) if is_outgoing => &mut recovery.waiting,
+            Err(_) => &mut recovery.given_up,
         };
         *count = count.wrapping_add(1);
-        true
+        end == 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage};
+use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage, Topic};
 
 use crate::store::{Damage, Entry, Store, StoreError};
 
@@ -100,14 +100,16 @@ impl Store for MemoryStore {
     fn found(&self) -> Option<Entry<'_>> {
         let released = self.released.iter().map(|id| Entry::Released(*id));
         let messages = self.messages.iter().map(|message| {
-            let head = Publish::new(&message.topic, &[]).with_qos(message.qos);
-            let head = if message.retain { head.retain() } else { head };
             let len = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
-            Entry::Message { id: message.id, order: message.order, head, len }
+            let topic = Topic::from_store(message.topic.as_bytes());
+            let (qos, retain) = (message.qos, message.retain);
+            Entry::Message { id: message.id, order: message.order, topic, qos, retain, len }
         });
         let received = self.received.iter().map(|id| Entry::Received(*id));
-        let filters = self.filters.iter().filter_map(|(text, qos)| Filter::new(text, *qos).ok());
-        let filters = filters.map(Entry::Subscription);
+        let filters = self.filters.iter().map(|(text, qos)| {
+            let filter = Topic::from_store(text.as_bytes());
+            Entry::Subscription { filter, qos: *qos }
+        });
         received.chain(released).chain(messages).chain(filters).nth(self.index)
     }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::future::Future;
 
-use dunlin_core::{Filter, Mark, PacketId, Publish};
+use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
 
 /// Keeps the state of one session where a power cut does not reach.
 ///
@@ -131,15 +131,24 @@ pub enum Entry<'a> {
         id: PacketId,
         /// Its place in the order of messages, and the name of its payload.
         order: u32,
-        /// The message without its payload.
-        head: Publish<'a>,
+        /// Its topic name.
+        topic: Topic<'a>,
+        /// Its quality of service.
+        qos: QoS,
+        /// Whether the server is to keep it.
+        retain: bool,
         /// Bytes of its payload.
         len: u32,
     },
     /// An incoming QoS 2 message that was handled.
     Received(PacketId),
     /// A filter that was subscribed to at run time.
-    Subscription(Filter<'a>),
+    Subscription {
+        /// The filter.
+        filter: Topic<'a>,
+        /// The quality of service that was asked for.
+        qos: QoS,
+    },
 }
 
 /// What a store could not read.

@@ -45,11 +45,11 @@ pub fn contents<S: Store>(store: &mut S) -> Vec<String> {
     while let Some(entry) = now(store.entry(all.len())).unwrap() {
         let (text, payload) = match entry {
             Entry::Released(id) => (format!("released {}", id.get()), None),
-            Entry::Message { id, order, head, len } => {
-                (format!("{} q{} #{} {len}", head.topic(), head.qos().bits(), id.get()), Some((order, len)))
+            Entry::Message { id, order, topic, qos, len, .. } => {
+                (format!("{topic} q{} #{} {len}", qos.bits(), id.get()), Some((order, len)))
             }
             Entry::Received(id) => (format!("received {}", id.get()), None),
-            Entry::Subscription(filter) => (format!("filter {}", filter.text()), None),
+            Entry::Subscription { filter, .. } => (format!("filter {filter}"), None),
         };
         let payload = payload.map(|(order, len)| {
             let mut bytes = vec![0; len as usize];

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use dunlin_core::{
     Event, Fault, Filter, Inbox, Instant, Mark, Memory, Options, PacketId, Publish, PublishError, QoS, Receipt,
-    Received, Replace, Request, Restored, Session, Slot, Stage, SubscribeError, Suspended, Transmit,
+    Received, Replace, Request, Restored, Session, Slot, Stage, SubscribeError, Suspended, Topic, Transmit,
 };
 
 use crate::broker::{Broker, LinkId, Persistence, Then};
@@ -205,8 +205,8 @@ impl Store {
             session.restore(Restored::Received(*id)).expect("room for what was stored");
         }
         for (filter, qos) in &self.subscriptions {
-            let filter = Filter::new(filter, QoS::from_bits(*qos).expect("a QoS")).expect("a filter");
-            session.restore(Restored::Subscription(filter)).expect("room for what was stored");
+            let (filter, qos) = (Topic::from_store(filter.as_bytes()), QoS::from_bits(*qos).expect("a QoS"));
+            session.restore(Restored::Subscription { filter, qos }).expect("room for what was stored");
         }
     }
 }

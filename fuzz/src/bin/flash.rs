@@ -94,8 +94,8 @@ fn read_all(store: &mut Small<'_>) {
     while let Ok(Some(entry)) = now(store.entry(index)) {
         index += 1;
         assert!(index < 1000, "entries without end");
-        if let Entry::Message { order, len, head, .. } = entry {
-            assert!(dunlin_core::topic::is_name(head.topic()));
+        if let Entry::Message { order, len, topic, .. } = entry {
+            assert!(dunlin_core::topic::is_name(topic.as_str()));
             let mut bytes = [0; 1000];
             let _ = now(store.read(order, 0, bytes.get_mut(..len as usize).unwrap_or_default()));
         }

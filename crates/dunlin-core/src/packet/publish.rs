@@ -86,16 +86,23 @@ pub(crate) fn head(flags: Flags, body: &[u8]) -> Result<Head, Violation> {
 /// A PUBLISH to encode, its payload apart.
 pub(crate) struct Outgoing<'a> {
     pub flags: Flags,
-    pub topic: &'a str,
+    pub topic: &'a [u8],
     /// Remaining Length.
     remaining: usize,
 }
 
 impl<'a> Outgoing<'a> {
     /// A payload is never longer than half the address space, so no sum of lengths overflows.
-    pub fn new(flags: Flags, topic: &'a str, payload_len: usize) -> Self {
+    pub fn new(flags: Flags, topic: &'a [u8], payload_len: usize) -> Self {
         let head_len = topic.len().wrapping_add(2).wrapping_add(flags.id_len());
         Self { flags, topic, remaining: payload_len.wrapping_add(head_len) }
+    }
+
+    /// As one that may have been sent before [MQTT-3.3.1-1].
+    #[cfg(feature = "durable")]
+    pub fn repeated(mut self) -> Self {
+        self.flags.0 |= DUP;
+        self
     }
 
     /// Bytes of the whole packet; more than [`header::MAX_PACKET`] is more than MQTT can say.
@@ -109,7 +116,7 @@ impl<'a> Outgoing<'a> {
     pub fn write(&self, id: u16, payload: &[u8], out: &mut [u8]) {
         let mut writer = Writer::new(out);
         writer.put_header(self.flags.0, self.remaining);
-        writer.put_binary(self.topic.as_bytes());
+        writer.put_binary(self.topic);
         if !self.flags.is_qos0() {
             writer.put_u16(id); // [MQTT-2.3.1-1] [MQTT-2.3.1-5]
         }
@@ -129,7 +136,7 @@ impl<'a> Outgoing<'a> {
             }
         };
         rest = writer::put_u16(u16::try_from(self.topic.len()).unwrap_or(u16::MAX), rest);
-        rest = writer::put(self.topic.as_bytes(), rest);
+        rest = writer::put(self.topic, rest);
         if !self.flags.is_qos0() {
             rest = writer::put_u16(id, rest); // [MQTT-2.3.1-1] [MQTT-2.3.1-5]
         }

@@ -74,7 +74,7 @@ impl Session<'_> {
     #[inline]
     pub fn publish_common(&mut self, publish: &Publish<'_>) -> Option<PacketId> {
         let is_common = publish.qos != QoS::AtMostOnce && !self.options.is_durable();
-        if !is_common || !is_name(publish.topic) {
+        if !is_common || !is_name(publish.topic.as_bytes()) {
             return None; // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         let outgoing = outgoing(publish, None);

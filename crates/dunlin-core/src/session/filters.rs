@@ -17,7 +17,7 @@ use crate::packet::writer::Writer;
 use crate::packet::{PacketId, QoS, Violation, header};
 #[cfg(feature = "subscribe")]
 use crate::topic;
-#[cfg(any(feature = "durable", feature = "subscribe"))]
+#[cfg(feature = "subscribe")]
 use crate::topic::Filter;
 
 /// Bytes of a record before the filter.
@@ -74,7 +74,7 @@ impl<'s> Filters<'s> {
     // Requests of the application
 
     /// Checks a SUBSCRIBE.
-    #[cfg(any(feature = "durable", feature = "subscribe"))]
+    #[cfg(feature = "subscribe")]
     pub fn check_subscribe(&self, filters: &[Filter<'_>]) -> Result<(), SubscribeError> {
         let needed = filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.text().len())));
         self.check_room(needed)
@@ -90,7 +90,7 @@ impl<'s> Filters<'s> {
     }
 
     #[cfg(any(feature = "durable", feature = "subscribe"))]
-    fn check_room(&self, needed: usize) -> Result<(), SubscribeError> {
+    pub fn check_room(&self, needed: usize) -> Result<(), SubscribeError> {
         if needed == 0 {
             return Err(SubscribeError::Empty); // [MQTT-3.8.3-3] [MQTT-3.10.3-2]
         }
@@ -98,18 +98,24 @@ impl<'s> Filters<'s> {
     }
 
     /// Takes a SUBSCRIBE that was checked. It replaces older ones for the same filters [MQTT-3.8.4-3].
-    #[cfg(any(feature = "durable", feature = "subscribe"))]
+    #[cfg(feature = "subscribe")]
     pub fn subscribe(&mut self, id: PacketId, filters: &[Filter<'_>]) {
         for filter in filters {
-            self.append(id, filter.qos().bits() | UNSENT, filter.text());
+            self.subscribe_to(id, filter.text().as_bytes(), filter.qos());
         }
+    }
+
+    /// The same for one filter.
+    #[cfg(any(feature = "durable", feature = "subscribe"))]
+    pub fn subscribe_to(&mut self, id: PacketId, filter: &[u8], qos: QoS) {
+        self.append(id, qos.bits() | UNSENT, filter);
     }
 
     /// Takes an UNSUBSCRIBE that was checked. What it names is not subscribed to again from now on.
     #[cfg(feature = "subscribe")]
     pub fn unsubscribe(&mut self, id: PacketId, filters: &[&str]) {
         for filter in filters {
-            self.append(id, LEAVING | UNSENT, filter);
+            self.append(id, LEAVING | UNSENT, filter.as_bytes());
         }
     }
 
@@ -204,19 +210,6 @@ impl<'s> Filters<'s> {
         }
     }
 
-    /// Whether `id` is in use.
-    #[cfg(feature = "durable")]
-    pub fn uses(&self, id: PacketId) -> bool {
-        let mut at = 0;
-        while let Some(record) = self.record(at) {
-            if record.id == id.get() {
-                return true;
-            }
-            at = record.next;
-        }
-        false
-    }
-
     /// Whether a request waits to be sent or answered.
     pub fn is_waiting(&self) -> bool {
         let mut at = 0;
@@ -233,11 +226,11 @@ impl<'s> Filters<'s> {
 
     /// Adds a record, and dooms the SUBSCRIBEs before it for the same filter.
     #[cfg(any(feature = "durable", feature = "subscribe"))]
-    fn append(&mut self, id: PacketId, flags: u8, filter: &str) {
+    fn append(&mut self, id: PacketId, flags: u8, filter: &[u8]) {
         let mut at = 0;
         while let Some(record) = self.record(at) {
             let next = record.next;
-            let is_same = matches!(record.wire, [_, _, text @ ..] if is_same(text, filter.as_bytes()));
+            let is_same = matches!(record.wire, [_, _, text @ ..] if is_same(text, filter));
             let flags = if is_same && record.flags & LEAVING == 0 { record.flags | DOOMED } else { record.flags };
             at = self.update(at, next, flags);
         }
@@ -245,7 +238,7 @@ impl<'s> Filters<'s> {
         let mut writer = Writer::new(free);
         let [high, low] = id.get().to_be_bytes();
         writer.put(&[high, low, flags]);
-        writer.put_binary(filter.as_bytes());
+        writer.put_binary(filter);
         self.at.len = self.at.len.wrapping_add(writer.at());
         self.at.has_unsent = true;
     }

@@ -46,10 +46,18 @@ impl Ids {
         self.free = 0;
     }
 
-    /// Goes on from `id`, after a restart.
+    /// Whether `id` is not in use.
     #[cfg(feature = "durable")]
-    pub fn go_on_from(&mut self, id: PacketId) {
-        *self = Self { next: id.get(), free: 0 };
+    pub fn is_free(id: PacketId, mark_all: impl FnOnce(&mut Self)) -> bool {
+        let mut ids = Self { next: id.get(), free: 1 };
+        mark_all(&mut ids);
+        ids.free > 0
+    }
+
+    /// Those from `id` on.
+    #[cfg(feature = "durable")]
+    pub const fn from(id: PacketId) -> Self {
+        Self { next: id.get(), free: 0 }
     }
 
     /// The identifier that would be looked at next.

@@ -501,16 +501,18 @@ impl<'s> Inbound<'s> {
     /// A mark is on stable storage. `false` for one that no entry waits for (any more), which changes nothing.
     #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) -> bool {
-        for index in 0..self.table.len() {
-            if self.table.get(index).is_none_or(|entry| entry.id != mark.id.get()) {
-                continue;
-            }
-            match (mark.stage, self.entry(index).stage) {
-                (MarkStage::Received, Stage::Unmarked) => self.owe(index, Stage::Pubrec),
-                (MarkStage::Received, Stage::Handled) => self.set(index, Stage::Known),
-                (MarkStage::Forgotten, Stage::Forgetting) => self.owe(index, Stage::Pubcomp),
-                (MarkStage::Forgotten, Stage::Stale) => self.remove(index),
-                _ => continue,
+        let mut index = 0_usize;
+        while let Some(entry) = self.table.get(index) {
+            let is_it = entry.id == mark.id.get();
+            match (mark.stage, entry.stage) {
+                (MarkStage::Received, Stage::Unmarked) if is_it => self.owe(index, Stage::Pubrec),
+                (MarkStage::Received, Stage::Handled) if is_it => self.owe(index, Stage::Known),
+                (MarkStage::Forgotten, Stage::Forgetting) if is_it => self.owe(index, Stage::Pubcomp),
+                (MarkStage::Forgotten, Stage::Stale) if is_it => self.remove(index),
+                _ => {
+                    index = index.wrapping_add(1);
+                    continue;
+                }
             }
             self.unstall();
             return true;
@@ -521,7 +523,8 @@ impl<'s> Inbound<'s> {
     /// Takes back, after a restart, the identifier of a message that was handled.
     #[cfg(feature = "durable")]
     pub fn restore(&mut self, id: PacketId) -> Result<(), RestoreError> {
-        if self.find(id).is_some() {
+        // While there is no connection, all entries are of QoS 2.
+        if self.table.iter().any(|entry| entry.id == id.get()) {
             return Err(RestoreError::PacketIdInUse);
         }
         if self.table.space() < 2 {

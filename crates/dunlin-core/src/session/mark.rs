@@ -4,8 +4,8 @@
 //! waiting for, so that asking twice gives the same answer and none can be lost between two stores.
 
 use super::options::Publish;
-use crate::packet::PacketId;
-use crate::topic::Filter;
+use crate::packet::{PacketId, QoS};
+use crate::topic::Topic;
 
 /// A fact to store before the session goes on: packet identifier and stage. Only with `Options::durable`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,8 +51,12 @@ pub enum Restored<'a> {
     External {
         /// Its packet identifier.
         id: PacketId,
-        /// The message; the payload in it is not looked at.
-        publish: Publish<'a>,
+        /// Its topic name.
+        topic: Topic<'a>,
+        /// Its quality of service.
+        qos: QoS,
+        /// Whether the server is to keep it.
+        retain: bool,
         /// The payload.
         payload: super::message::External,
     },
@@ -62,7 +66,12 @@ pub enum Restored<'a> {
     Received(PacketId),
     /// A filter that was subscribed to at run time; it is subscribed to again on the first connection. Costs one
     /// packet identifier as long as it is subscribed.
-    Subscription(Filter<'a>),
+    Subscription {
+        /// The filter, as it was accepted: it is not checked again.
+        filter: Topic<'a>,
+        /// The quality of service to ask for.
+        qos: QoS,
+    },
     /// The next packet identifier to use, so that identifiers come round as late as possible.
     NextId(PacketId),
 }

@@ -63,10 +63,12 @@ use table::Table;
 use crate::inbox::Inbox;
 use crate::log;
 use crate::memory::Memory;
+#[cfg(feature = "durable")]
+use crate::memory::filter_len;
 use crate::packet::publish::{Flags, Outgoing};
 use crate::packet::{PacketId, QoS, header, reader};
 use crate::time::Instant;
-#[cfg(any(feature = "durable", feature = "subscribe"))]
+#[cfg(feature = "subscribe")]
 use crate::topic::Filter;
 use crate::topic::{self, MAX_TEXT};
 
@@ -331,6 +333,26 @@ impl<'s> Session<'s> {
         Ok(id)
     }
 
+    /// Whether [`subscribe`](Self::subscribe) would take these filters now; for who has to store them first.
+    ///
+    /// # Errors
+    /// What it would say.
+    #[cfg(all(feature = "durable", feature = "subscribe"))]
+    pub fn check_subscribe(&mut self, filters: &[Filter<'_>]) -> Result<(), SubscribeError> {
+        self.filters.check_subscribe(filters)?;
+        self.check_id()
+    }
+
+    /// Whether [`unsubscribe`](Self::unsubscribe) would take these filters now.
+    ///
+    /// # Errors
+    /// What it would say.
+    #[cfg(all(feature = "durable", feature = "subscribe"))]
+    pub fn check_unsubscribe(&mut self, filters: &[&str]) -> Result<(), SubscribeError> {
+        self.filters.check_unsubscribe(filters)?;
+        self.check_id()
+    }
+
     /// Unsubscribes from all of `filters` with one packet; the answer is [`Event::Unsubscribed`]. Messages that are
     /// under way may still arrive, and are acknowledged [MQTT-3.10.4-3]. The server compares filters character by
     /// character, so they go out as they are [MQTT-3.10.4-1]. Filters of the static table come back when the server loses the session.
@@ -402,9 +424,15 @@ impl<'s> Session<'s> {
             return Err(RestoreError::Connected);
         }
         match entry {
-            Restored::Message { id, publish } => self.restore_message(id, &publish, None),
+            Restored::Message { id, publish } => {
+                self.restore_message(id, &outgoing(&publish, None).repeated(), publish.payload, None)
+            }
             #[cfg(feature = "large")]
-            Restored::External { id, publish, payload } => self.restore_message(id, &publish, Some(payload)),
+            Restored::External { id, topic, qos, retain, payload } => {
+                let outgoing =
+                    Outgoing::new(Flags::of(qos, retain), topic.as_bytes(), to_usize(payload.len)).repeated();
+                self.restore_message(id, &outgoing, &[], Some(payload))
+            }
             Restored::Released(id) => {
                 self.check_free(id)?;
                 self.outbound.admit_released(id).map_err(|_| RestoreError::Full)?;
@@ -412,9 +440,9 @@ impl<'s> Session<'s> {
                 Ok(())
             }
             Restored::Received(id) => self.inbound.restore(id),
-            Restored::Subscription(filter) => self.restore_filter(&filter),
+            Restored::Subscription { filter, qos } => self.restore_filter(filter.as_bytes(), qos),
             Restored::NextId(id) => {
-                self.ids.go_on_from(id);
+                self.ids = Ids::from(id);
                 Ok(())
             }
         }
@@ -576,6 +604,14 @@ impl<'s> Session<'s> {
         })
     }
 
+    /// Whether there is an identifier; the next request gets it.
+    #[cfg(all(feature = "durable", feature = "subscribe"))]
+    fn check_id(&mut self) -> Result<(), SubscribeError> {
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        self.ids = Ids::from(id);
+        Ok(())
+    }
+
     /// Checks, makes room, names, admits: in this order, so that a refusal changes nothing.
     fn admit(
         &mut self,
@@ -583,7 +619,7 @@ impl<'s> Session<'s> {
         external: Option<External>,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
-        if !is_name(publish.topic) {
+        if !is_name(publish.topic.as_bytes()) {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         let is_qos0 = publish.qos == QoS::AtMostOnce;
@@ -622,7 +658,7 @@ impl<'s> Session<'s> {
         if cfg!(feature = "qos1") && policy != Replace::Nothing && publish.qos != QoS::AtMostOnce {
             return self
                 .outbound
-                .make_room_replacing(stored, policy, publish.topic, self.sending.is_publish())
+                .make_room_replacing(stored, policy, publish.topic.as_bytes(), self.sending.is_publish())
                 .map_err(refused);
         }
         self.outbound.make_room(stored).map_err(refused)?;
@@ -633,38 +669,36 @@ impl<'s> Session<'s> {
     fn restore_message(
         &mut self,
         id: PacketId,
-        publish: &Publish<'_>,
+        outgoing: &Outgoing<'_>,
+        payload: &[u8],
         external: Option<External>,
     ) -> Result<(), RestoreError> {
-        let is_valid = topic::is_name(publish.topic) && publish.qos != QoS::AtMostOnce;
+        let is_valid = is_name(outgoing.topic) && !outgoing.flags.is_qos0();
         if !is_valid {
             return Err(RestoreError::Invalid);
         }
         self.check_free(id)?;
-        let outgoing = outgoing(publish, external);
-        let stored = stored_len(&outgoing, external).ok_or(RestoreError::Invalid)?;
+        let stored = stored_len(outgoing, external).ok_or(RestoreError::Invalid)?;
         self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
         let admission = Admission { id: Some(id), stored, replaces: Replace::Nothing, wants_mark: false };
-        self.outbound.admit(&outgoing, publish.payload, &admission, external);
-        self.outbound.set_dup_on_last();
+        self.outbound.admit(outgoing, payload, &admission, external);
         self.ids.look_again(); // [MQTT-2.3.1-2]
         Ok(())
     }
 
     #[cfg(feature = "durable")]
-    fn restore_filter(&mut self, filter: &Filter<'_>) -> Result<(), RestoreError> {
-        let filters = core::slice::from_ref(filter);
-        self.filters.check_subscribe(filters).map_err(|_| RestoreError::Full)?;
+    fn restore_filter(&mut self, filter: &[u8], qos: QoS) -> Result<(), RestoreError> {
+        self.filters.check_room(filter_len(filter.len())).map_err(|_| RestoreError::Full)?;
         let id = self.allocate().ok_or(RestoreError::Full)?;
         // Asked for again: the server may have lost the session, and the power failed before that was heard.
-        self.filters.subscribe(id, filters);
+        self.filters.subscribe_to(id, filter, qos);
         Ok(())
     }
 
     #[cfg(feature = "durable")]
-    fn check_free(&self, id: PacketId) -> Result<(), RestoreError> {
-        let is_used = self.outbound.ids().any(|used| used == id.get());
-        if is_used || self.filters.uses(id) { Err(RestoreError::PacketIdInUse) } else { Ok(()) }
+    fn check_free(&mut self, id: PacketId) -> Result<(), RestoreError> {
+        let is_free = Ids::is_free(id, |ids| mark_ids(&mut self.outbound, &self.filters, ids));
+        if is_free { Ok(()) } else { Err(RestoreError::PacketIdInUse) }
     }
 }
 
@@ -675,18 +709,19 @@ fn mark_ids(outbound: &mut Outbound<'_>, filters: &Filters<'_>, ids: &mut Ids) {
     filters.mark_ids(ids);
 }
 
-/// [`topic::is_name`], by the check of names that come where that is there anyway: it is the faster one.
-fn is_name(topic: &str) -> bool {
+/// [`topic::is_name`], by the check of names that come where that is there anyway: it is the faster one, and sees
+/// whether what a store kept is text.
+fn is_name(topic: &[u8]) -> bool {
     match topic.len() {
-        0..=MAX_TEXT if cfg!(feature = "subscribe") => reader::check_name(topic.as_bytes()).is_ok(),
-        _ => topic::is_name(topic),
+        0..=MAX_TEXT if cfg!(any(feature = "durable", feature = "subscribe")) => reader::check_name(topic).is_ok(),
+        _ => topic::is_name_in_bytes(topic),
     }
 }
 
 /// A message as the encoder wants it.
 fn outgoing<'a>(publish: &Publish<'a>, external: Option<External>) -> Outgoing<'a> {
     let payload_len = external.map_or(publish.payload.len(), |payload| to_usize(payload.len));
-    Outgoing::new(Flags::of(publish.qos, publish.retain), publish.topic, payload_len)
+    Outgoing::new(Flags::of(publish.qos, publish.retain), publish.topic.as_bytes(), payload_len)
 }
 
 /// Bytes of `tx` that a message takes: its packet, which is too long if `tx` is too short for it; or its head and where

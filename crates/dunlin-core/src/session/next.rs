@@ -153,7 +153,7 @@ impl Session<'_> {
     /// # Errors
     /// As [`publish`](Session::publish).
     pub fn publish_past(&mut self, publish: &Publish<'_>, out: &mut [u8]) -> Result<Option<usize>, PublishError> {
-        if !is_name(publish.topic) {
+        if !is_name(publish.topic.as_bytes()) {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
         if publish.qos != QoS::AtMostOnce {

@@ -143,7 +143,7 @@ impl<'s> Outbound<'s> {
         &mut self,
         stored: usize,
         policy: Replace,
-        topic: &str,
+        topic: &[u8],
         sending: bool,
     ) -> Result<Option<PacketId>, NoRoom> {
         if stored > self.tx.len() {
@@ -220,19 +220,11 @@ impl<'s> Outbound<'s> {
         Ok(())
     }
 
-    /// Marks a restored message as one that may have been sent before [MQTT-3.3.1-1].
-    #[cfg(feature = "durable")]
-    pub fn set_dup_on_last(&mut self) {
-        if let Some(slot) = self.slots.get(self.slots.len().wrapping_sub(1)) {
-            set_dup(self.tx, slot.at, DUP);
-        }
-    }
-
     /// The length of the message at `index`, if a new one with `policy` may push it out. One that is being sent is
     /// safe.
-    fn victim(&self, index: usize, policy: Replace, topic: &str, sending: bool) -> Option<usize> {
+    fn victim(&self, index: usize, policy: Replace, topic: &[u8], sending: bool) -> Option<usize> {
         let slot = self.slots.get(index)?;
-        let is_same = policy == Replace::Oldest || self.topic_of(slot) == topic.as_bytes();
+        let is_same = policy == Replace::Oldest || self.topic_of(slot) == topic;
         let is_safe = sending && index == self.at.next_publish;
         let is_victim = is_same && !is_safe && slot.held == Held::Whole(policy) && self.is_unsent(slot);
         is_victim.then_some(slot.len)
@@ -240,7 +232,7 @@ impl<'s> Outbound<'s> {
 
     /// Pushes out a waiting message for a new one with the same policy and gives its identifier, which is reported
     /// later as `then` says, or handed on to the new message.
-    fn push_out(&mut self, policy: Replace, topic: &str, then: Option<Stage>, sending: bool) -> Option<PacketId> {
+    fn push_out(&mut self, policy: Replace, topic: &[u8], then: Option<Stage>, sending: bool) -> Option<PacketId> {
         let is_victim = |index: &usize| self.victim(*index, policy, topic, sending).is_some();
         let index = (0..self.slots.len()).find(is_victim)?;
         let slot = self.slots.get_mut(index)?;
@@ -519,7 +511,7 @@ impl<'s> Outbound<'s> {
     }
 
     /// The identifiers in use.
-    #[cfg(any(feature = "durable", feature = "verify"))]
+    #[cfg(feature = "verify")]
     pub fn ids(&self) -> impl Iterator<Item = u16> + '_ {
         self.slots.iter().map(|slot| slot.id)
     }
@@ -686,7 +678,7 @@ impl State {
     }
 }
 
-/// Sets DUP in the packet at `at` to `dup`; nothing else does [MQTT-3.3.1-3].
+/// Sets DUP in the packet at `at` to `dup`; but for what a store gave back, nothing else does [MQTT-3.3.1-3].
 fn set_dup(tx: &mut [u8], at: usize, dup: u8) {
     if let Some(first) = tx.get_mut(at) {
         *first = *first & !DUP | dup;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage};
+use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Stage, Topic};
 
 use crate::store::{Damage, Entry, Store, StoreError};
 
@@ -391,11 +391,12 @@ impl Store for FileStore {
             Found::Received(id) => Some(Entry::Received(*id)),
             Found::Released(id) => Some(Entry::Released(*id)),
             Found::Message { id, order, topic, qos, retain, len } => {
-                let head = Publish::new(topic, &[]).with_qos(*qos);
-                let head = if *retain { head.retain() } else { head };
-                Some(Entry::Message { id: *id, order: *order, head, len: *len })
+                let topic = Topic::from_store(topic.as_bytes());
+                Some(Entry::Message { id: *id, order: *order, topic, qos: *qos, retain: *retain, len: *len })
             }
-            Found::Filter(text, qos) => Filter::new(text, *qos).ok().map(Entry::Subscription),
+            Found::Filter(text, qos) => {
+                Some(Entry::Subscription { filter: Topic::from_store(text.as_bytes()), qos: *qos })
+            }
         }
     }
 

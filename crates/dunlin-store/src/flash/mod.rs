@@ -19,7 +19,7 @@ use core::future::{Future, ready};
 use core::ops::Range;
 use core::pin::pin;
 
-use dunlin_core::{Filter, Mark, PacketId, Publish, QoS};
+use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 use sequential_storage::Error;
 use sequential_storage::cache::{Cache, Uncached};
@@ -64,7 +64,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
     pub const fn new(flash: N, range: Range<u32>) -> Self {
         const { assert!(C > 1 && C < 256, "a key has a byte for the cell") };
         const { assert!(KEY + HEAD + 2 * R <= B, "identifiers received must fit a record") };
-        Self { flash, range, table: Table::new(), buffer: [0; B] }
+        Self { flash, range, table: const { Table::new() }, buffer: [0; B] }
     }
 
     /// Opens the store in this range of the flash, in bytes; makes an empty one where there is none.
@@ -99,7 +99,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
         let pages = flash.pages();
         let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
         let mut is_reset = false;
-        while table.is_unsure {
+        while !table.is_sure {
             map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
             table.clear(pages);
             let outcome = match map.fetch_all_items(buffer).await {
@@ -189,14 +189,13 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
         let at = KEY.saturating_add(HEAD);
         let body = self.buffer.get(at..at.saturating_add(usize::from(len)))?;
         let (flags, text, payload) = record::split(body)?;
-        let text = core::str::from_utf8(text).ok()?;
+        let topic = Topic::from_store(text);
         let qos = QoS::from_bits(flags & 3)?;
         if kind == kind::FILTER {
-            return Filter::new(text, qos).ok().map(Entry::Subscription);
+            return Some(Entry::Subscription { filter: topic, qos });
         }
-        let head = Publish::new(text, &[]).with_qos(qos);
-        let head = if flags & RETAIN != 0 { head.retain() } else { head };
-        Some(Entry::Message { id: id?, order, head, len: u32::try_from(payload.len()).ok()? })
+        let retain = flags & RETAIN != 0;
+        Some(Entry::Message { id: id?, order, topic, qos, retain, len: u32::try_from(payload.len()).ok()? })
     }
 
     fn last(&self) -> Option<(PacketId, u32)> {

@@ -99,9 +99,9 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     census: Option<u32>,
     /// Keys beyond the table which are to be read: from here up to there.
     foreign: (u8, u8),
-    /// Something is being written, or flash was not read yet. If that is so when something else begins, the future was
+    /// Flash was read, and nothing is being written. If that is not so when something else begins, the future was
     /// dropped in the middle, or has failed.
-    pub is_unsure: bool,
+    pub is_sure: bool,
     pub damage: Damage,
     /// The first one is that of the identifiers received.
     cells: [Cell; C],
@@ -181,7 +181,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             last: (0, 0),
             census: None,
             foreign: (0, 0),
-            is_unsure: true,
+            is_sure: false,
             damage: Damage { records: 0, is_reset: false },
             flash: PhantomData,
         }
@@ -259,7 +259,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     /// The next thing to do for this job, with the record of [`cell`](Self::cell).
     #[inline(never)] // in a future, what is computed lies in memory
     pub fn plan(&mut self, job: &mut Job<'_>) -> Result<Action, StoreError<N::Error>> {
-        if self.is_unsure {
+        if !self.is_sure {
             // There may be keys beyond those of this program; most of them hold nothing.
             let (index, end) = self.foreign;
             if index < end {
@@ -270,7 +270,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             if self.census.is_some_and(|census| census != self.sum()) {
                 self.lost();
             }
-            self.is_unsure = false;
+            self.is_sure = true;
         }
         let cell = match job {
             Job::Done => return Ok(Action::Nothing),
@@ -386,7 +386,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             *place = cell;
         }
         self.number = self.number.wrapping_add(1);
-        self.is_unsure = true;
+        self.is_sure = false;
         Action::Write
     }
 
@@ -409,11 +409,11 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     ) -> Result<bool, StoreError<N::Error>> {
         if action == Action::Write {
             // The map may say that it was stored, and it is not.
-            self.is_unsure = opened.is_none_or(|opened| opened.number != self.number.wrapping_sub(1));
-            if self.is_unsure {
+            self.is_sure = opened.is_some_and(|opened| opened.number == self.number.wrapping_sub(1));
+            if !self.is_sure {
                 return Ok(false);
             }
-        } else if self.is_unsure {
+        } else if !self.is_sure {
             if let Some(mut opened) = opened.filter(|opened| opened.cell.is_live()) {
                 opened.cell.note(opened.number);
                 let free = self.cells.iter_mut().rev().find(|cell| !cell.is_live());

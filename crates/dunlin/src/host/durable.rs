@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 
 use dunlin_core::memory::tx_len;
-use dunlin_core::{Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage};
+use dunlin_core::{Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage, Topic};
 use dunlin_store::{FileStore, Snapshot};
 use rustc_hash::FxHashMap;
 
@@ -143,12 +143,11 @@ impl State {
             self.note(Some(id), Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
         }
         for message in snapshot.messages {
-            let publish = Publish::new(&message.topic, &[]).with_qos(message.qos);
-            let publish = if message.retain { publish.retain() } else { publish };
+            let (topic, qos, retain) = (Topic::from_store(message.topic.as_bytes()), message.qos, message.retain);
             let key = self.next_key();
             let len = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
             let payload = dunlin_core::External { key, len };
-            self.give(Restored::External { id: message.id, publish, payload });
+            self.give(Restored::External { id: message.id, topic, qos, retain, payload });
             let bytes = tx_len(message.topic.len(), message.payload.len());
             let load = Load { count: 1, arena: tx_len(message.topic.len(), 0) + EXTERNAL, bytes };
             self.payloads.insert(key, External { payload: message.payload.into(), passes_by: false });
