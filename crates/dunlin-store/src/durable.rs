@@ -1,7 +1,6 @@
 //! A session and its store, in the order that makes both survive a power cut: store first, then send.
 
 use core::fmt;
-use core::pin::pin;
 
 use dunlin_core::{
     Event, External, Fault, Filter, Inbox, Instant, Mark, PacketId, Publish, QoS, Ready, RestoreError, Restored,
@@ -116,7 +115,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`PublishError`] leaves session and store as they were.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
         let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
-        let outcome = block_on(pin!(store.put(unfinished.id, order, publish)));
+        let outcome = block_on(store.put(unfinished.id, order, publish));
         unfinished.end(outcome)
     }
 
@@ -149,7 +148,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
         let filters = core::slice::from_ref(filter);
         self.session.check_subscribe(filters).map_err(FilterError::Session)?;
-        block_on(pin!(self.store.subscribe(filter))).map_err(FilterError::Store)?;
+        block_on(self.store.subscribe(filter)).map_err(FilterError::Store)?;
         self.session.subscribe(filters).map_err(FilterError::Session)
     }
 
@@ -170,7 +169,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`FilterError`] leaves session and store as they were.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
         self.session.check_unsubscribe(&[filter]).map_err(FilterError::Session)?;
-        block_on(pin!(self.store.unsubscribe(filter))).map_err(FilterError::Store)?;
+        block_on(self.store.unsubscribe(filter)).map_err(FilterError::Store)?;
         self.session.unsubscribe(&[filter]).map_err(FilterError::Session)
     }
 
@@ -263,7 +262,7 @@ impl<'s, S: Store> Durable<'s, S> {
             match fill(&mut self.session, now, out, &mut written) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    block_on(pin!(self.store.read(key, offset, bytes)))?;
+                    block_on(self.store.read(key, offset, bytes))?;
                     self.session.supplied(bytes.len());
                 }
             }
@@ -294,11 +293,14 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The store failed; nothing is lost, and it is stored the next time.
     pub fn settle(&mut self) -> Result<(), StoreError<S::Error>> {
-        while let Some(marks) = Marks::of(&self.session) {
-            block_on(pin!(self.store.mark(marks.all())))?;
+        loop {
+            let marks = Marks::of(&self.session);
+            if marks.all().is_empty() {
+                return Ok(());
+            }
+            block_on(self.store.mark(marks.all()))?;
             marks.stored(&mut self.session);
         }
-        Ok(())
     }
 
     /// As [`settle`](Self::settle), for executors.
@@ -306,11 +308,14 @@ impl<'s, S: Store> Durable<'s, S> {
     /// # Errors
     /// The same.
     pub async fn settle_async(&mut self) -> Result<(), StoreError<S::Error>> {
-        while let Some(marks) = Marks::of(&self.session) {
+        loop {
+            let marks = Marks::of(&self.session);
+            if marks.all().is_empty() {
+                return Ok(());
+            }
             self.store.mark(marks.all()).await?;
             marks.stored(&mut self.session);
         }
-        Ok(())
     }
 
     // Questions
@@ -346,7 +351,7 @@ impl<'s, S: Store> Durable<'s, S> {
         self.recovery.waiting = 0;
         let mut index = 0_usize;
         loop {
-            block_on(pin!(self.store.seek(index)))?;
+            block_on(self.store.seek(index))?;
             if !self.take() {
                 return Ok(());
             }
@@ -489,14 +494,17 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// The first ones, in order. A message that is being stored is the business of its publisher.
-    pub fn of(session: &Session<'_>) -> Option<Self> {
-        let mut all = Self { marks: [NONE; BATCH], len: 0 };
-        let waiting = session.marks().filter(|mark| mark.stage != Stage::Accepted);
-        for (place, mark) in all.marks.iter_mut().zip(waiting) {
-            *place = mark;
-            all.len = all.len.wrapping_add(1);
-        }
-        (all.len > 0).then_some(all)
+    pub fn of(session: &Session<'_>) -> Self {
+        let mut waiting = session.marks().filter(|mark| mark.stage != Stage::Accepted);
+        let mut len = 0_usize;
+        let marks = [(); BATCH].map(|()| match waiting.next() {
+            Some(mark) => {
+                len = len.wrapping_add(1);
+                mark
+            }
+            None => NONE,
+        });
+        Self { marks, len }
     }
 
     pub fn all(&self) -> &[Mark] {

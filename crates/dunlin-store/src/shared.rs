@@ -138,11 +138,14 @@ impl<L, S> Shared<L, S> {
         L: Lock<'s>,
         S: SharedStore,
     {
-        while let Some(marks) = self.with(|session| Marks::of(session)) {
+        loop {
+            let marks = self.with(|session| Marks::of(session));
+            if marks.all().is_empty() {
+                return Ok(());
+            }
             self.store.mark(marks.all()).await?;
             self.with(|session| marks.stored(session));
         }
-        Ok(())
     }
 }
 

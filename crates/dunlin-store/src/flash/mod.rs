@@ -15,9 +15,10 @@ mod record;
 mod table;
 mod whole;
 
-use core::future::{Future, ready};
+use core::future::Future;
 use core::ops::Range;
-use core::pin::pin;
+use core::pin::Pin;
+use core::task::{Context, Poll};
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
@@ -92,59 +93,61 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
 
     /// Does a job, one record at a time. What was being written when a future was dropped is looked up first: it is
     /// there or not, as after a power cut. A mount begins in the same way.
-    async fn run(&mut self, mut job: Job<'_>) -> Outcome<(), N> {
-        let Self { flash, range, table, buffer } = self;
-        let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
-        let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
-        let pages = flash.pages();
-        let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
-        let mut is_reset = false;
-        while !table.is_sure {
-            map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
-            table.clear(pages);
-            let outcome = match map.fetch_all_items(buffer).await {
-                Err(error) => Err(medium(error)),
-                Ok(mut items) => loop {
-                    match items.next::<&[u8]>(buffer).await {
-                        Err(error) => break Err(medium(error)),
-                        Ok(None) => break Ok(()),
-                        Ok(Some((key, bytes))) => {
-                            if let Err(error) = table.see(key, bytes) {
-                                break Err(error);
+    fn run(&mut self, mut job: Job<'_>) -> impl Future<Output = Outcome<(), N>> {
+        async move {
+            let Self { flash, range, table, buffer } = self;
+            let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
+            let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
+            let pages = flash.pages();
+            let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
+            let mut is_reset = false;
+            while !table.is_sure {
+                map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
+                table.clear(pages);
+                let outcome = match map.fetch_all_items(buffer).await {
+                    Err(error) => Err(medium(error)),
+                    Ok(mut items) => loop {
+                        match items.next::<&[u8]>(buffer).await {
+                            Err(error) => break Err(medium(error)),
+                            Ok(None) => break Ok(()),
+                            Ok(Some((key, bytes))) => {
+                                if let Err(error) = table.see(key, bytes) {
+                                    break Err(error);
+                                }
                             }
                         }
+                    },
+                };
+                match outcome {
+                    // These are no pages of a map.
+                    Err(StoreError::Unreliable) if !is_reset => {
+                        table.damage.is_reset = true;
+                        is_reset = true;
                     }
-                },
-            };
-            match outcome {
-                // These are no pages of a map.
-                Err(StoreError::Unreliable) if !is_reset => {
-                    table.damage.is_reset = true;
-                    is_reset = true;
-                }
-                outcome => {
-                    outcome?;
-                    break;
+                    outcome => {
+                        outcome?;
+                        break;
+                    }
                 }
             }
-        }
-        loop {
-            let action = table.plan(&mut job)?;
-            let key = record::key(table.cell.index);
-            let mut tries = TRIES;
             loop {
-                match action {
-                    Action::Nothing => return Ok(()),
-                    Action::Read => {}
-                    Action::Write => {
-                        sure(map.store_item(buffer, &key, &Writing(table, &job)).await)?;
+                let action = table.plan(&mut job)?;
+                let key = record::key(table.cell.index);
+                let mut tries = TRIES;
+                loop {
+                    match action {
+                        Action::Nothing => return Ok(()),
+                        Action::Read => {}
+                        Action::Write => {
+                            sure(map.store_item(buffer, &key, &Writing(table, &job)).await)?;
+                        }
                     }
+                    let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();
+                    if table.note(action, &mut job, bytes.and_then(|bytes| record::open(key, bytes)))? {
+                        break;
+                    }
+                    tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
                 }
-                let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();
-                if table.note(action, &mut job, bytes.and_then(|bytes| record::open(key, bytes)))? {
-                    break;
-                }
-                tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
             }
         }
     }
@@ -181,13 +184,13 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
     }
 
     fn found(&self) -> Option<Entry<'_>> {
-        let Cell { kind, id, order, len, .. } = self.table.cell;
-        let id = PacketId::new(id);
+        let cell = self.table.cell;
+        let (kind, id, order) = (cell.kind(), PacketId::new(cell.id()), cell.order);
         if kind < kind::MESSAGE {
             return Some(if kind == kind::RECEIVED { Entry::Received(id?) } else { Entry::Released(id?) });
         }
         let at = KEY.saturating_add(HEAD);
-        let body = self.buffer.get(at..at.saturating_add(usize::from(len)))?;
+        let body = self.buffer.get(at..at.saturating_add(cell.len()))?;
         let (flags, text, payload) = record::split(body)?;
         let topic = Topic::from_store(text);
         let qos = QoS::from_bits(flags & 3)?;
@@ -234,6 +237,20 @@ fn sure<T, E>(outcome: Result<T, Error<E>>) -> Result<Option<T>, StoreError<E>> 
 #[derive(Clone, Debug)]
 pub struct Blocking<F>(pub F);
 
+/// How it went with what is done already. Never pending, and never asked twice: that takes no memory in a future, and no
+/// code.
+struct Done<E>(Result<(), E>);
+
+impl<E> Unpin for Done<E> {}
+
+impl<E> Future for Done<E> {
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(core::mem::replace(&mut self.0, Ok(())))
+    }
+}
+
 impl<F: embedded_storage::nor_flash::ErrorType> ErrorType for Blocking<F> {
     type Error = F::Error;
 }
@@ -242,7 +259,7 @@ impl<F: embedded_storage::nor_flash::ReadNorFlash> ReadNorFlash for Blocking<F> 
     const READ_SIZE: usize = F::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), Self::Error>> {
-        ready(self.0.read(offset, bytes))
+        Done(self.0.read(offset, bytes))
     }
 
     fn capacity(&self) -> usize {
@@ -255,11 +272,11 @@ impl<F: embedded_storage::nor_flash::NorFlash> NorFlash for Blocking<F> {
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
     fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), Self::Error>> {
-        ready(self.0.erase(from, to))
+        Done(self.0.erase(from, to))
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), Self::Error>> {
-        ready(self.0.write(offset, bytes))
+        Done(self.0.write(offset, bytes))
     }
 }
 
@@ -273,7 +290,7 @@ where
     /// The same.
     pub fn mount_blocking(flash: N, range: Range<u32>) -> Result<Self, StoreError<N::Error>> {
         let mut store = Self::new(Blocking(flash), range);
-        block_on(pin!(store.run(Job::Done)))?;
+        block_on(store.run(Job::Done))?;
         Ok(store)
     }
 }

@@ -24,34 +24,39 @@ pub fn key(index: u8) -> u16 {
 }
 
 /// A record that is being written.
-pub struct Draft<'a> {
-    pub cell: Cell,
-    /// Counts the records written; comes round.
-    pub number: u32,
-    /// What all that is kept amounts to with this record. If the latest record says otherwise than what was found,
-    /// something was lost: a damaged record is passed over in silence by the map.
-    pub census: u32,
-    /// The contents, in three pieces.
-    pub body: [&'a [u8]; 3],
+pub struct Draft<'b> {
+    buffer: &'b mut [u8],
+    /// Bytes of it; more than the buffer has when it does not fit.
+    len: usize,
 }
 
-impl Draft<'_> {
-    /// How many bytes it has; `None`: the buffer has fewer.
-    pub fn write(&self, buffer: &mut [u8]) -> Option<usize> {
-        let Cell { kind, index, len, id, order } = self.cell;
-        let kind_and_len = u32::from(kind).wrapping_shl(12) | u32::from(len);
-        let words = [0, u32::from(id).wrapping_shl(16) | kind_and_len, order, self.number, self.census];
-        let words = words.map(u32::to_le_bytes);
-        let [prefix, text, payload] = self.body;
-        let mut end = 0_usize;
-        for piece in [words.as_flattened(), prefix, text, payload] {
-            let place = buffer.get_mut(end..end.saturating_add(piece.len()))?;
-            place.copy_from_slice(piece);
-            end = end.saturating_add(piece.len());
+impl<'b> Draft<'b> {
+    /// Its head. `number` counts the records written, and comes round. `census`: what all that is kept amounts to with
+    /// this record. If the latest record says otherwise than what was found, something was lost: a damaged record is
+    /// passed over in silence by the map.
+    pub fn new(buffer: &'b mut [u8], cell: &Cell, number: u32, census: u32) -> Self {
+        let mut draft = Self { buffer, len: 0 };
+        for word in &[0, cell.head.rotate_left(16), cell.order, number, census] {
+            draft.put(&word.to_le_bytes());
         }
-        let (sum, covered) = buffer.get_mut(..end)?.split_first_chunk_mut()?;
-        *sum = checksum(key(index), covered).to_le_bytes();
-        Some(end)
+        draft
+    }
+
+    /// Some of its contents.
+    #[inline(never)]
+    pub fn put(&mut self, piece: &[u8]) {
+        let end = self.len.saturating_add(piece.len());
+        if let Some(place) = self.buffer.get_mut(self.len..end) {
+            place.copy_from_slice(piece);
+        }
+        self.len = end;
+    }
+
+    /// How many bytes it has, and its checksum written; `None`: the buffer has fewer.
+    pub fn seal(self, key: u16) -> Option<usize> {
+        let (sum, covered) = self.buffer.get_mut(..self.len)?.split_first_chunk_mut()?;
+        *sum = checksum(key, covered).to_le_bytes();
+        Some(self.len)
     }
 }
 
@@ -72,18 +77,10 @@ pub fn open(key: u16, bytes: &[u8]) -> Option<Opened<'_>> {
     }
     let (head, body) = bytes.split_first_chunk::<HEAD>()?;
     let ([_, word, order, number, census], _) = head.as_chunks() else { return None };
-    let [k1, k2, i1, i2] = *word;
-    let kind_and_len = u16::from_le_bytes([k1, k2]);
     let [_, index] = key.to_be_bytes();
-    let cell = Cell {
-        kind: u8::try_from(kind_and_len.wrapping_shr(12)).unwrap_or_default(),
-        index,
-        len: kind_and_len & 0xfff,
-        id: u16::from_le_bytes([i1, i2]),
-        order: u32::from_le_bytes(*order),
-    };
+    let cell = Cell { head: u32::from_le_bytes(*word).rotate_left(16), order: u32::from_le_bytes(*order), index };
     let opened = Opened { cell, number: u32::from_le_bytes(*number), census: u32::from_le_bytes(*census), body };
-    (usize::from(cell.len) == body.len()).then_some(opened)
+    (cell.len() == body.len()).then_some(opened)
 }
 
 /// A message's or filter's contents taken apart: quality of service and RETAIN, text, payload.
@@ -124,10 +121,14 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_and_any_other_key_is_noticed() {
-        let cell = Cell { kind: 4, index: 1, len: 5, id: 7, order: 3 };
-        let draft = Draft { cell, number: 5, census: 6, body: [b"ab", b"", b"cde"] };
+        let cell = Cell { index: 1, ..Cell::new(4, 5, 7, 3) };
+        let write = |buffer: &mut [u8]| {
+            let mut draft = Draft::new(buffer, &cell, 5, 6);
+            [&b"ab"[..], b"", b"cde"].iter().for_each(|piece| draft.put(piece));
+            draft.seal(key(1))
+        };
         let mut buffer = [0; 64];
-        let len = draft.write(&mut buffer).unwrap();
+        let len = write(&mut buffer).unwrap();
         let bytes = &buffer[..len];
         let opened = open(key(1), bytes).unwrap();
         assert_eq!(opened, Opened { cell, number: 5, census: 6, body: b"abcde" });
@@ -140,6 +141,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(open(key(1), &bytes[..len]), None);
         }
-        assert_eq!(draft.write(&mut [0; 24]), None);
+        assert_eq!(write(&mut [0; 24]), None);
+        assert_eq!(write(&mut [0; 25]), Some(25));
     }
 }

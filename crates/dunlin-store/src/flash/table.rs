@@ -19,29 +19,26 @@ use crate::store::{Damage, StoreError};
 
 /// The latest record of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)] // with what is padding at its end, copies would be split into bytes
+#[repr(C)] // in this order, copies are not split into bytes
 pub struct Cell {
-    pub kind: u8,
-    /// The number in its key.
-    pub index: u8,
-    /// Bytes of its contents.
-    pub len: u16,
-    /// Of a message its identifier; of a filter its quality of service.
-    pub id: u16,
+    /// Kind, length and identifier in one word: see [`Cell::new`].
+    pub head: u32,
     /// Of a message its order; of a filter a checksum of its text; of what is gone, on flash, an order that is not beyond
     /// the last. Of what was released and of the identifiers received, in RAM, the number of the record.
     pub order: u32,
+    /// The number in its key.
+    pub index: u8,
 }
 
 /// Kinds of records: what a key holds. Entries come in this order.
 pub mod kind {
     /// Nothing, or nothing any more.
-    pub const GONE: u8 = 0;
-    pub const RECEIVED: u8 = 1;
+    pub const GONE: u32 = 0;
+    pub const RECEIVED: u32 = 1;
     /// A message past PUBREC.
-    pub const RELEASED: u8 = 2;
-    pub const MESSAGE: u8 = 3;
-    pub const FILTER: u8 = 4;
+    pub const RELEASED: u32 = 2;
+    pub const MESSAGE: u32 = 3;
+    pub const FILTER: u32 = 4;
 }
 
 /// What somebody wants of the store.
@@ -75,7 +72,7 @@ pub struct Writing<'a, 'j, N, const C: usize, const R: usize, const B: usize>(
 
 impl<'v, N: NorFlash, const C: usize, const R: usize, const B: usize> Value<'v> for Writing<'_, '_, N, C, R, B> {
     fn serialize_into(&self, buffer: &mut [u8]) -> Result<usize, SerializationError> {
-        self.0.draft(self.1).write(buffer).ok_or(SerializationError::BufferTooSmall)
+        self.0.write_record(self.1, buffer).ok_or(SerializationError::BufferTooSmall)
     }
 
     fn deserialize_from(_: &'v [u8]) -> Result<(Self, usize), SerializationError> {
@@ -110,34 +107,51 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     flash: PhantomData<N>,
 }
 
-const NOTHING: Cell = Cell { kind: kind::GONE, index: 0, len: 0, id: 0, order: 0 };
+const NOTHING: Cell = Cell::new(kind::GONE, 0, 0, 0);
 
 impl Cell {
+    /// `len`: bytes of its contents. `id`: of a message its identifier; of a filter its quality of service.
+    pub const fn new(kind: u32, len: u16, id: u16, order: u32) -> Self {
+        Self { head: kind << 28 | (len as u32) << 16 | id as u32, order, index: 0 }
+    }
+
     pub const fn message(id: u16, order: u32) -> Self {
-        Self { kind: kind::MESSAGE, id, order, ..NOTHING }
+        Self::new(kind::MESSAGE, 0, id, order)
     }
 
     /// A filter is known by its checksum, without reading it.
     pub fn filter(text: &[u8], qos: u8) -> Self {
-        Self { kind: kind::FILTER, id: u16::from(qos), order: record::checksum(0, text), ..NOTHING }
+        Self::new(kind::FILTER, 0, u16::from(qos), record::checksum(0, text))
+    }
+
+    pub fn kind(&self) -> u32 {
+        self.head >> 28
+    }
+
+    pub fn len(&self) -> usize {
+        (self.head >> 16 & 0xfff) as usize
+    }
+
+    pub fn id(&self) -> u16 {
+        self.head as u16
     }
 
     /// Its record has this number.
     fn note(&mut self, number: u32) {
-        if matches!(self.kind, kind::RELEASED | kind::RECEIVED) {
+        if matches!(self.kind(), kind::RELEASED | kind::RECEIVED) {
             self.order = number;
         }
     }
 
     fn is_live(&self) -> bool {
-        self.kind != kind::GONE
+        self.kind() != kind::GONE
     }
 
     /// Whether this is the cell of that message or filter.
     fn is_of(&self, other: &Self) -> bool {
-        match self.kind {
-            kind::FILTER => other.kind == kind::FILTER && self.order == other.order,
-            kind::MESSAGE | kind::RELEASED => other.kind != kind::FILTER && self.id == other.id,
+        match self.kind() {
+            kind::FILTER => other.kind() == kind::FILTER && self.order == other.order,
+            kind::MESSAGE | kind::RELEASED => other.kind() != kind::FILTER && self.id() == other.id(),
             _ => false,
         }
     }
@@ -196,7 +210,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         }
         // The cell of the identifiers is never free.
         if let Some(cell) = self.cells.first_mut() {
-            cell.kind = kind::RECEIVED;
+            cell.head = Cell::new(kind::RECEIVED, 0, 0, 0).head;
         }
         let end = u8::try_from(C).unwrap_or(u8::MAX);
         self.foreign = (end, end);
@@ -218,7 +232,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             self.number = opened.number.wrapping_add(1);
             self.census = Some(opened.census);
         }
-        match opened.cell.kind {
+        match opened.cell.kind() {
             kind::FILTER => {}
             kind::RECEIVED => {
                 let (ids, _) = opened.body.as_chunks();
@@ -238,7 +252,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     fn put(&mut self, cell: &Cell) {
         let (id, order) = self.last;
         if id == 0 || cell.order.wrapping_sub(order) < 1 << 31 {
-            self.last = (cell.id, cell.order);
+            self.last = (cell.id(), cell.order);
         }
     }
 
@@ -251,7 +265,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     fn sum(&self) -> u32 {
         let live = self.cells.iter().filter(|cell| cell.is_live());
         live.fold(0, |sum, cell| {
-            let what = u32::from(cell.kind).wrapping_shl(28) | u32::from(cell.id).wrapping_shl(8);
+            let what = cell.kind().wrapping_shl(28) | u32::from(cell.id()).wrapping_shl(8);
             sum.wrapping_add(cell.order ^ what)
         })
     }
@@ -279,12 +293,12 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             Job::Mark(marks) => return self.mark(marks),
             Job::Seek(index) => self.nth(*index).unwrap_or(NOTHING),
             Job::Read(order, ..) => {
-                let is_it = |cell: &&Cell| cell.kind == kind::MESSAGE && cell.order == *order;
+                let is_it = |cell: &&Cell| cell.kind() == kind::MESSAGE && cell.order == *order;
                 self.cells.iter().find(is_it).copied().ok_or(StoreError::Unreliable)?
             }
         };
         self.cell = cell;
-        Ok(if cell.kind < kind::MESSAGE { Action::Nothing } else { Action::Read })
+        Ok(if cell.kind() < kind::MESSAGE { Action::Nothing } else { Action::Read })
     }
 
     fn keep(&mut self, new: Cell, text: usize, payload: usize) -> Result<Action, StoreError<N::Error>> {
@@ -296,8 +310,8 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         }
         let mut place = None;
         for cell in &self.cells {
-            if cell.kind >= kind::MESSAGE {
-                let size = Self::item(usize::from(cell.len));
+            if cell.kind() >= kind::MESSAGE {
+                let size = Self::item(cell.len());
                 (used, biggest) = (used.wrapping_add(size), biggest.max(size));
             }
             // If its publisher gave up in the middle, an identifier is there already.
@@ -306,17 +320,17 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             }
         }
         let index = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
-        let cell = Cell { index, len: u16::try_from(len).unwrap_or(u16::MAX), ..new };
-        if cell.kind == kind::MESSAGE {
+        let cell = Cell { index, head: new.head | (len as u32) << 16, ..new };
+        if cell.kind() == kind::MESSAGE {
             self.put(&cell);
         }
         Ok(self.write(cell))
     }
 
     /// What becomes of a message or filter, if it is there.
-    fn change(&mut self, of: &Cell, kind: u8) -> Action {
-        match self.cells.iter().find(|cell| cell.is_of(of) && cell.kind != kind) {
-            Some(found) => self.write(Cell { kind, len: 0, ..*found }),
+    fn change(&mut self, of: &Cell, kind: u32) -> Action {
+        match self.cells.iter().find(|cell| cell.is_of(of) && cell.kind() != kind) {
+            Some(found) => self.write(Cell { index: found.index, ..Cell::new(kind, 0, found.id(), found.order) }),
             None => Action::Nothing,
         }
     }
@@ -363,22 +377,22 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             }
             _ => return Some(false),
         };
-        self.cells.first_mut()?.len = u16::try_from(count).ok()?.checked_mul(2)?;
+        self.cells.first_mut()?.head = Cell::new(kind::RECEIVED, (count * 2) as u16, 0, 0).head;
         Some(true)
     }
 
     /// The identifiers received.
     fn ids(&self) -> &[[u8; 2]] {
-        let len = self.cells.first().map_or(0, |cell| cell.len);
-        self.ids.get(..usize::from(len).wrapping_shr(1)).unwrap_or_default()
+        let len = self.cells.first().map_or(0, Cell::len);
+        self.ids.get(..len.wrapping_shr(1)).unwrap_or_default()
     }
 
     /// Has a record written, whose cell is noted already.
     fn write(&mut self, mut cell: Cell) -> Action {
-        if matches!(cell.kind, kind::RELEASED | kind::GONE) {
+        if matches!(cell.kind(), kind::RELEASED | kind::GONE) {
             // It tells the order of the last message, if it is that.
             let (id, order) = self.last;
-            cell.order = order.wrapping_sub(u32::from(id != cell.id));
+            cell.order = order.wrapping_sub(u32::from(id != cell.id()));
         }
         self.cell = cell;
         cell.note(self.number);
@@ -390,14 +404,17 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         Action::Write
     }
 
-    /// The record to write for this job.
-    fn draft<'a>(&'a self, job: &'a Job<'_>) -> Draft<'a> {
-        let body = match job {
-            Job::Keep(_, prefix, text, payload) => [prefix, *text, *payload],
-            _ if self.cell.kind == kind::RECEIVED => [self.ids().as_flattened(), &[], &[]],
-            _ => [&[][..]; 3],
-        };
-        Draft { cell: self.cell, number: self.number.wrapping_sub(1), census: self.sum(), body }
+    /// Writes the record for this job; says how many bytes it has.
+    fn write_record(&self, job: &Job<'_>, buffer: &mut [u8]) -> Option<usize> {
+        let mut draft = Draft::new(buffer, &self.cell, self.number.wrapping_sub(1), self.sum());
+        if let Job::Keep(_, prefix, text, payload) = job {
+            draft.put(prefix);
+            draft.put(text);
+            draft.put(payload);
+        } else if self.cell.kind() == kind::RECEIVED {
+            draft.put(self.ids().as_flattened());
+        }
+        draft.seal(record::key(self.cell.index))
     }
 
     /// What became of an action: what the record reads as. `false`: it is to be tried again.
@@ -429,7 +446,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         } else {
             // What was found by its place must be found by its key.
             let lost = self.cells.iter_mut().find(|cell| **cell == self.cell);
-            lost.into_iter().for_each(|cell| cell.kind = kind::GONE);
+            lost.into_iter().for_each(|cell| cell.head = 0);
             self.lost();
             return Ok(true);
         }
@@ -443,16 +460,16 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     fn nth(&self, index: usize) -> Option<Cell> {
         let ids = self.ids();
         if let Some(id) = ids.get(index) {
-            return Some(Cell { kind: kind::RECEIVED, id: u16::from_be_bytes(*id), ..NOTHING });
+            return Some(Cell::new(kind::RECEIVED, 0, u16::from_be_bytes(*id), 0));
         }
         let index = index.saturating_sub(ids.len());
         // Both numbers come round; what is kept lies close together before the next.
         let (_, last) = self.last;
         let age = |cell: &Cell| {
-            let next = if cell.kind == kind::RELEASED { self.number } else { last.wrapping_add(1) };
-            (cell.kind, cell.order.wrapping_sub(next))
+            let next = if cell.kind() == kind::RELEASED { self.number } else { last.wrapping_add(1) };
+            (cell.kind(), cell.order.wrapping_sub(next))
         };
-        let live = || self.cells.iter().filter(|cell| cell.kind > kind::RECEIVED);
+        let live = || self.cells.iter().filter(|cell| cell.kind() > kind::RECEIVED);
         live().find(|cell| live().filter(|other| age(other) < age(cell)).count() == index).copied()
     }
 }
