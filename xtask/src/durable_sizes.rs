@@ -14,6 +14,8 @@ use crate::process::{root, scratch};
 
 /// What ours should add beside the map.
 const AIM: u64 = 4096;
+/// Above this the stage fails.
+const LIMIT: u64 = 6400;
 
 struct Figures {
     flash: u64,
@@ -35,6 +37,7 @@ pub fn run() -> Result<()> {
     println!("{:<26}{:>13}{:>8}{:>8}", "durable", store.flash, store.ram, store.stack);
     let verdict = if core + ours <= AIM { "within" } else { "ABOVE" };
     println!("ours: {} B is {verdict} {AIM} B, its target", core + ours);
+    ensure!(core + ours <= LIMIT, "ours: {} B is above {LIMIT} B, its limit", core + ours);
     Ok(())
 }
 

@@ -1,12 +1,11 @@
 //! Runs a future to its end on the spot.
 
 use core::future::Future;
-use core::pin::pin;
+use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 /// Stores over blocking flash are never pending; others are asked again until they are ready.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let waker = waker();
     let mut context = Context::from_waker(&waker);
     loop {

@@ -7,8 +7,7 @@ use dunlin_core::{
     Session, Stage, SubscribeError, Transmit,
 };
 
-use crate::block::block_on;
-use crate::store::{Damage, Entry, Store, StoreError};
+use crate::store::{Damage, Entry, Job, Store, StoreError};
 
 /// Marks that are stored at a time.
 const BATCH: usize = 8;
@@ -115,7 +114,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`PublishError`] leaves session and store as they were.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
         let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
-        let outcome = block_on(store.put(unfinished.id, order, publish));
+        let outcome = store.run(Job::Put { id: unfinished.id, order, publish });
         unfinished.end(outcome)
     }
 
@@ -148,7 +147,7 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
         let filters = core::slice::from_ref(filter);
         self.session.check_subscribe(filters).map_err(FilterError::Session)?;
-        block_on(self.store.subscribe(filter)).map_err(FilterError::Store)?;
+        self.store.run(Job::Subscribe(filter)).map_err(FilterError::Store)?;
         self.session.subscribe(filters).map_err(FilterError::Session)
     }
 
@@ -169,7 +168,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Any [`FilterError`] leaves session and store as they were.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
         self.session.check_unsubscribe(&[filter]).map_err(FilterError::Session)?;
-        block_on(self.store.unsubscribe(filter)).map_err(FilterError::Store)?;
+        self.store.run(Job::Unsubscribe(filter)).map_err(FilterError::Store)?;
         self.session.unsubscribe(&[filter]).map_err(FilterError::Session)
     }
 
@@ -262,7 +261,7 @@ impl<'s, S: Store> Durable<'s, S> {
             match fill(&mut self.session, now, out, &mut written) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    block_on(self.store.read(key, offset, bytes))?;
+                    self.store.run(Job::Read { order: key, offset, out: &mut *bytes })?;
                     self.session.supplied(bytes.len());
                 }
             }
@@ -298,7 +297,7 @@ impl<'s, S: Store> Durable<'s, S> {
             if marks.all().is_empty() {
                 return Ok(());
             }
-            block_on(self.store.mark(marks.all()))?;
+            self.store.run(Job::Mark(marks.all()))?;
             marks.stored(&mut self.session);
         }
     }
@@ -351,7 +350,7 @@ impl<'s, S: Store> Durable<'s, S> {
         self.recovery.waiting = 0;
         let mut index = 0_usize;
         loop {
-            block_on(self.store.seek(index))?;
+            self.store.run(Job::Seek(index))?;
             if !self.take() {
                 return Ok(());
             }

@@ -25,4 +25,4 @@ pub use flash::{Blocking, FlashStore};
 #[cfg(feature = "std")]
 pub use memory::MemoryStore;
 pub use shared::{Kept, Lock, Shared, SharedStore};
-pub use store::{Damage, Entry, Store, StoreError};
+pub use store::{Damage, Entry, Job, Store, StoreError};

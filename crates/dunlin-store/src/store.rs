@@ -2,8 +2,11 @@
 
 use core::fmt;
 use core::future::Future;
+use core::pin::pin;
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
+
+use crate::block::block_on;
 
 /// Keeps the state of one session where a power cut does not reach.
 ///
@@ -70,6 +73,22 @@ pub trait Store {
         Ok(self.found())
     }
 
+    /// Does one of the above, and waits until it is done. Stores that are never pending, or for which a future costs more
+    /// than the call, have a way of their own.
+    ///
+    /// # Errors
+    /// Those of what is to be done.
+    fn run(&mut self, job: Job<'_>) -> Result<(), StoreError<Self::Error>> {
+        match job {
+            Job::Put { id, order, publish } => block_on(pin!(self.put(id, order, publish))),
+            Job::Mark(marks) => block_on(pin!(self.mark(marks))),
+            Job::Read { order, offset, out } => block_on(pin!(self.read(order, offset, out))),
+            Job::Subscribe(filter) => block_on(pin!(self.subscribe(filter))),
+            Job::Unsubscribe(filter) => block_on(pin!(self.unsubscribe(filter))),
+            Job::Seek(index) => block_on(pin!(self.seek(index))),
+        }
+    }
+
     /// The message that was put last: its identifier and order.
     fn last(&self) -> Option<(PacketId, u32)>;
 
@@ -105,6 +124,10 @@ impl<S: Store> Store for &mut S {
         S::seek(self, index)
     }
 
+    fn run(&mut self, job: Job<'_>) -> Outcome<S> {
+        S::run(self, job)
+    }
+
     fn found(&self) -> Option<Entry<'_>> {
         S::found(self)
     }
@@ -119,6 +142,37 @@ impl<S: Store> Store for &mut S {
 }
 
 type Outcome<S> = Result<(), StoreError<<S as Store>::Error>>;
+
+/// What a store is asked to do: the arguments of the method of [`Store`] with this name.
+#[derive(Debug)]
+pub enum Job<'a> {
+    /// See [`Store::put`].
+    Put {
+        /// The packet identifier of the message.
+        id: PacketId,
+        /// Its place in the order of messages.
+        order: u32,
+        /// The message.
+        publish: &'a Publish<'a>,
+    },
+    /// See [`Store::mark`].
+    Mark(&'a [Mark]),
+    /// See [`Store::read`].
+    Read {
+        /// The message.
+        order: u32,
+        /// The first byte of its payload that is wanted.
+        offset: usize,
+        /// Where the bytes go.
+        out: &'a mut [u8],
+    },
+    /// See [`Store::subscribe`].
+    Subscribe(&'a Filter<'a>),
+    /// See [`Store::unsubscribe`].
+    Unsubscribe(&'a str),
+    /// See [`Store::seek`].
+    Seek(usize),
+}
 
 /// One thing that a store keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

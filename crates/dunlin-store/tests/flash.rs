@@ -133,6 +133,17 @@ fn a_program_with_fewer_slots_finds_the_messages_in_the_others() {
 }
 
 #[test]
+fn identifiers_for_which_there_is_room_are_stored_before_one_is_refused() {
+    let mut flash = Flash::<4, 2048>::new(3);
+    let mut store = FlashStore::<_, 5, 2>::mount_blocking(&mut flash, 0..3 * 2048).unwrap();
+    let marks = [mark(7, Stage::Received), mark(8, Stage::Received), mark(9, Stage::Received)];
+    assert_eq!(now(store.mark(&marks)), Err(StoreError::TooSmall));
+    // What is known is not stored a second time, so it must have been stored.
+    now(store.mark(&marks[..2])).unwrap();
+    assert_eq!(contents(&mut mount(&mut flash)), ["received 7", "received 8"]);
+}
+
+#[test]
 fn bytes_of_another_program_are_erased_and_that_is_said() {
     let mut flash = Flash::<4, 2048>::new(2);
     for (at, byte) in flash.bytes_mut().iter_mut().enumerate() {

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod file;
+mod filters;
 mod flash;
 mod kill;
 mod power;

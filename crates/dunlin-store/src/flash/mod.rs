@@ -17,7 +17,7 @@ mod whole;
 
 use core::future::Future;
 use core::ops::Range;
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
@@ -27,16 +27,13 @@ use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
 use crate::block::block_on;
-use crate::store::{Damage, Entry, Store, StoreError};
-use record::{HEAD, KEY, PREFIX};
-use table::{Action, Cell, Job, Table, Writing, kind};
+use crate::store::{Damage, Entry, Job, Store, StoreError};
+use record::{HEAD, KEY, RETAIN};
+use table::{Action, Table, Writing, kind};
 use whole::Whole;
 
 /// How often a record is written again before the flash is called unreliable.
 const TRIES: u8 = 3;
-/// RETAIN beside the quality of service.
-const RETAIN: u8 = 4;
-
 type Map<'a, F> = MapStorage<u16, Whole<'a, F>, Cache<Uncached, Uncached, Uncached, u16>>;
 
 /// A store on NOR flash.
@@ -77,7 +74,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
     /// [`StoreError`]: the store is of another format, larger than the tables of this program, or cannot be reached.
     pub async fn mount(flash: N, range: Range<u32>) -> Outcome<Self, N> {
         let mut store = Self::new(flash, range);
-        store.run(Job::Done).await?;
+        store.work(None).await?;
         Ok(store)
     }
 
@@ -93,17 +90,17 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
 
     /// Does a job, one record at a time. What was being written when a future was dropped is looked up first: it is
     /// there or not, as after a power cut. A mount begins in the same way.
-    fn run(&mut self, mut job: Job<'_>) -> impl Future<Output = Outcome<(), N>> {
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has its arguments in memory twice")]
+    fn work(&mut self, mut job: Option<Job<'_>>) -> impl Future<Output = Outcome<(), N>> {
         async move {
             let Self { flash, range, table, buffer } = self;
             let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
             let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
-            let pages = flash.pages();
             let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
             let mut is_reset = false;
             while !table.is_sure {
+                table.clear(map.flash().pages());
                 map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
-                table.clear(pages);
                 let outcome = match map.fetch_all_items(buffer).await {
                     Err(error) => Err(medium(error)),
                     Ok(mut items) => loop {
@@ -143,7 +140,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
                         }
                     }
                     let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();
-                    if table.note(action, &mut job, bytes.and_then(|bytes| record::open(key, bytes)))? {
+                    if table.note(action, &mut job, bytes)? {
                         break;
                     }
                     tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
@@ -157,30 +154,32 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
     type Error = N::Error;
 
     fn put(&mut self, id: PacketId, order: u32, publish: &Publish<'_>) -> impl Future<Output = Outcome<(), N>> {
-        let flags = publish.qos().bits() | if publish.is_retain() { RETAIN } else { 0 };
-        let topic = publish.topic().as_bytes();
-        self.run(Job::Keep(Cell::message(id.get(), order), prefix(flags, topic), topic, publish.payload()))
+        self.work(Some(Job::Put { id, order, publish }))
     }
 
     fn mark(&mut self, marks: &[Mark]) -> impl Future<Output = Outcome<(), N>> {
-        self.run(Job::Mark(marks))
+        self.work(Some(Job::Mark(marks)))
     }
 
     fn read(&mut self, order: u32, offset: usize, out: &mut [u8]) -> impl Future<Output = Outcome<(), N>> {
-        self.run(Job::Read(order, offset, out))
+        self.work(Some(Job::Read { order, offset, out }))
     }
 
     fn subscribe(&mut self, filter: &Filter<'_>) -> impl Future<Output = Outcome<(), N>> {
-        let (qos, text) = (filter.qos().bits(), filter.text().as_bytes());
-        self.run(Job::Keep(Cell::filter(text, qos), prefix(qos, text), text, &[]))
+        self.work(Some(Job::Subscribe(filter)))
     }
 
     fn unsubscribe(&mut self, filter: &str) -> impl Future<Output = Outcome<(), N>> {
-        self.run(Job::Forget(Cell::filter(filter.as_bytes(), 0)))
+        self.work(Some(Job::Unsubscribe(filter)))
     }
 
     fn seek(&mut self, index: usize) -> impl Future<Output = Outcome<(), N>> {
-        self.run(Job::Seek(index))
+        self.work(Some(Job::Seek(index)))
+    }
+
+    #[inline(never)] // one future, however many jobs there are
+    fn run(&mut self, job: Job<'_>) -> Outcome<(), N> {
+        block_on(pin!(self.work(Some(job))))
     }
 
     fn found(&self) -> Option<Entry<'_>> {
@@ -209,11 +208,6 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
     fn damage(&self) -> Damage {
         self.table.damage
     }
-}
-
-/// What stands before the text in a record; a text whose length does not fit is refused.
-fn prefix(flags: u8, text: &[u8]) -> [u8; PREFIX] {
-    [flags, u8::try_from(text.len()).unwrap_or(u8::MAX)]
 }
 
 fn medium<E>(error: Error<E>) -> StoreError<E> {
@@ -290,7 +284,7 @@ where
     /// The same.
     pub fn mount_blocking(flash: N, range: Range<u32>) -> Result<Self, StoreError<N::Error>> {
         let mut store = Self::new(Blocking(flash), range);
-        block_on(store.run(Job::Done))?;
+        block_on(pin!(store.work(None)))?;
         Ok(store)
     }
 }

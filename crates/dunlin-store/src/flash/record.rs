@@ -12,6 +12,8 @@ pub const KEY: usize = size_of::<u16>();
 pub const HEAD: usize = 20;
 /// Bytes of a message's or filter's contents before its text: quality of service and RETAIN, length of the text.
 pub const PREFIX: usize = 2;
+/// RETAIN beside the quality of service.
+pub const RETAIN: u8 = 4;
 /// The most contents: their length has twelve bits.
 pub const BODY: usize = 0xfff;
 
@@ -19,8 +21,8 @@ pub const BODY: usize = 0xfff;
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
 /// The key of a cell.
-pub fn key(index: u8) -> u16 {
-    u16::from_be_bytes([FORMAT, index])
+pub fn key(index: u32) -> u16 {
+    u16::from(FORMAT) << 8 | index as u16
 }
 
 /// A record that is being written.
@@ -34,9 +36,9 @@ impl<'b> Draft<'b> {
     /// Its head. `number` counts the records written, and comes round. `census`: what all that is kept amounts to with
     /// this record. If the latest record says otherwise than what was found, something was lost: a damaged record is
     /// passed over in silence by the map.
-    pub fn new(buffer: &'b mut [u8], cell: &Cell, number: u32, census: u32) -> Self {
+    pub fn new(buffer: &'b mut [u8], [head, order, number, census]: [u32; 4]) -> Self {
         let mut draft = Self { buffer, len: 0 };
-        for word in &[0, cell.head.rotate_left(16), cell.order, number, census] {
+        for word in &[0, head.rotate_left(16), order, number, census] {
             draft.put(&word.to_le_bytes());
         }
         draft
@@ -78,7 +80,11 @@ pub fn open(key: u16, bytes: &[u8]) -> Option<Opened<'_>> {
     let (head, body) = bytes.split_first_chunk::<HEAD>()?;
     let ([_, word, order, number, census], _) = head.as_chunks() else { return None };
     let [_, index] = key.to_be_bytes();
-    let cell = Cell { head: u32::from_le_bytes(*word).rotate_left(16), order: u32::from_le_bytes(*order), index };
+    let cell = Cell {
+        head: u32::from_le_bytes(*word).rotate_left(16),
+        order: u32::from_le_bytes(*order),
+        index: index as u32,
+    };
     let opened = Opened { cell, number: u32::from_le_bytes(*number), census: u32::from_le_bytes(*census), body };
     (cell.len() == body.len()).then_some(opened)
 }
@@ -123,7 +129,7 @@ mod tests {
     fn any_flipped_bit_and_any_other_key_is_noticed() {
         let cell = Cell { index: 1, ..Cell::new(4, 5, 7, 3) };
         let write = |buffer: &mut [u8]| {
-            let mut draft = Draft::new(buffer, &cell, 5, 6);
+            let mut draft = Draft::new(buffer, [cell.head, cell.order, 5, 6]);
             [&b"ab"[..], b"", b"cde"].iter().for_each(|piece| draft.put(piece));
             draft.seal(key(1))
         };

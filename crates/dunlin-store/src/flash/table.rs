@@ -9,13 +9,13 @@
 
 use core::marker::PhantomData;
 
-use dunlin_core::{Mark, Stage};
+use dunlin_core::{Mark, QoS, Stage};
 use embedded_storage_async::nor_flash::NorFlash;
 use sequential_storage::map::{SerializationError, Value};
 
 use super::record::{self, BODY, Draft, FORMAT, HEAD, KEY, Opened};
 use super::whole::Whole;
-use crate::store::{Damage, StoreError};
+use crate::store::{Damage, Job, StoreError};
 
 /// The latest record of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Cell {
     /// the last. Of what was released and of the identifiers received, in RAM, the number of the record.
     pub order: u32,
     /// The number in its key.
-    pub index: u8,
+    pub index: u32,
 }
 
 /// Kinds of records: what a key holds. Entries come in this order.
@@ -41,21 +41,6 @@ pub mod kind {
     pub const FILTER: u32 = 4;
 }
 
-/// What somebody wants of the store.
-pub enum Job<'a> {
-    /// Nothing (more) but to know everything.
-    Done,
-    /// To keep a message or filter: its cell, and its contents.
-    Keep(Cell, [u8; record::PREFIX], &'a [u8], &'a [u8]),
-    /// To forget a filter.
-    Forget(Cell),
-    Mark(&'a [Mark]),
-    /// To find the entry with this index.
-    Seek(usize),
-    /// To find the message of this order, and read its payload from there on.
-    Read(u32, usize, &'a mut [u8]),
-}
-
 /// What is to be done with the record of a cell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -67,7 +52,7 @@ pub enum Action {
 /// The record to write for a job, as the map wants it: only ever written. What is read, [`record::open`] looks at.
 pub struct Writing<'a, 'j, N, const C: usize, const R: usize, const B: usize>(
     pub &'a Table<N, C, R, B>,
-    pub &'a Job<'j>,
+    pub &'a Option<Job<'j>>,
 );
 
 impl<'v, N: NorFlash, const C: usize, const R: usize, const B: usize> Value<'v> for Writing<'_, '_, N, C, R, B> {
@@ -95,7 +80,7 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     /// What the latest record says about the census.
     census: Option<u32>,
     /// Keys beyond the table which are to be read: from here up to there.
-    foreign: (u8, u8),
+    foreign: (u32, u32),
     /// Flash was read, and nothing is being written. If that is not so when something else begins, the future was
     /// dropped in the middle, or has failed.
     pub is_sure: bool,
@@ -120,8 +105,8 @@ impl Cell {
     }
 
     /// A filter is known by its checksum, without reading it.
-    pub fn filter(text: &[u8], qos: u8) -> Self {
-        Self::new(kind::FILTER, 0, u16::from(qos), record::checksum(0, text))
+    pub fn filter(text: &[u8], qos: QoS) -> Self {
+        Self::new(kind::FILTER, 0, u16::from(qos.bits()), record::checksum(0, text))
     }
 
     pub fn kind(&self) -> u32 {
@@ -141,6 +126,11 @@ impl Cell {
         if matches!(self.kind(), kind::RELEASED | kind::RECEIVED) {
             self.order = number;
         }
+    }
+
+    /// Whether they say the same.
+    fn is(&self, other: &Self) -> bool {
+        (self.head, self.order) == (other.head, other.order)
     }
 
     fn is_live(&self) -> bool {
@@ -212,39 +202,57 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         if let Some(cell) = self.cells.first_mut() {
             cell.head = Cell::new(kind::RECEIVED, 0, 0, 0).head;
         }
-        let end = u8::try_from(C).unwrap_or(u8::MAX);
+        let end = C as u32;
         self.foreign = (end, end);
         (self.number, self.last, self.census) = (0, (0, 0), None);
     }
 
     /// A record that was read: records come in the order in which they were written, but for those that the map has
     /// moved, and the last one of each key counts.
+    #[inline(never)]
     pub fn see(&mut self, key: u16, bytes: &[u8]) -> Result<(), StoreError<N::Error>> {
-        let [format, index] = key.to_be_bytes();
+        let [format, _] = key.to_be_bytes();
         if format != FORMAT {
             return Err(if format > FORMAT { StoreError::Newer { format } } else { StoreError::Older { format } });
         }
-        let Some(mut opened) = record::open(key, bytes) else {
-            self.lost();
-            return Ok(());
-        };
+        match record::open(key, bytes) {
+            Some(opened) => self.take(&opened),
+            None => {
+                self.lost();
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of a record that is there.
+    fn take(&mut self, opened: &Opened<'_>) -> Result<(), StoreError<N::Error>> {
+        let mut cell = opened.cell;
         if self.census.is_none() || opened.number.wrapping_sub(self.number) < 1 << 31 {
             self.number = opened.number.wrapping_add(1);
             self.census = Some(opened.census);
         }
-        match opened.cell.kind() {
+        match cell.kind() {
             kind::FILTER => {}
             kind::RECEIVED => {
                 let (ids, _) = opened.body.as_chunks();
                 self.ids.get_mut(..ids.len()).ok_or(StoreError::TooSmall)?.copy_from_slice(ids);
             }
-            _ => self.put(&opened.cell),
+            _ => self.put(&cell),
         }
-        opened.cell.note(opened.number);
-        match self.cells.iter_mut().find(|cell| cell.index == index) {
-            Some(cell) => *cell = opened.cell,
-            None => self.foreign.1 = self.foreign.1.max(index.saturating_add(1)),
+        cell.note(opened.number);
+        let mut place = self.cells.iter_mut().find(|place| place.index == cell.index);
+        if place.is_none() {
+            // Its key is beyond the table: what holds something gets a cell, once the records of all others are known.
+            if cell.index >= self.foreign.0 {
+                self.foreign.1 = self.foreign.1.max(cell.index.saturating_add(1));
+                return Ok(());
+            }
+            if !cell.is_live() {
+                return Ok(());
+            }
+            place = self.cells.iter_mut().rev().find(|place| !place.is_live());
         }
+        *place.ok_or(StoreError::TooSmall)? = cell;
         Ok(())
     }
 
@@ -261,10 +269,10 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         self.damage.records = self.damage.records.wrapping_add(1);
     }
 
-    /// What all that is kept amounts to.
-    fn sum(&self) -> u32 {
-        let live = self.cells.iter().filter(|cell| cell.is_live());
-        live.fold(0, |sum, cell| {
+    /// What all that is kept amounts to with this cell.
+    fn sum(&self, new: &Cell) -> u32 {
+        let cells = self.cells.iter().map(|cell| if cell.index == new.index { new } else { cell });
+        cells.filter(|cell| cell.is_live()).fold(0, |sum, cell| {
             let what = cell.kind().wrapping_shl(28) | u32::from(cell.id()).wrapping_shl(8);
             sum.wrapping_add(cell.order ^ what)
         })
@@ -272,7 +280,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
 
     /// The next thing to do for this job, with the record of [`cell`](Self::cell).
     #[inline(never)] // in a future, what is computed lies in memory
-    pub fn plan(&mut self, job: &mut Job<'_>) -> Result<Action, StoreError<N::Error>> {
+    pub fn plan(&mut self, job: &mut Option<Job<'_>>) -> Result<Action, StoreError<N::Error>> {
         if !self.is_sure {
             // There may be keys beyond those of this program; most of them hold nothing.
             let (index, end) = self.foreign;
@@ -281,18 +289,28 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
                 self.cell = Cell { index, ..NOTHING };
                 return Ok(Action::Read);
             }
-            if self.census.is_some_and(|census| census != self.sum()) {
+            let first = self.cells.first().copied().unwrap_or(NOTHING);
+            if self.census.is_some_and(|census| census != self.sum(&first)) {
                 self.lost();
             }
             self.is_sure = true;
         }
         let cell = match job {
-            Job::Done => return Ok(Action::Nothing),
-            Job::Keep(cell, _, text, payload) => return self.keep(*cell, text.len(), payload.len()),
-            Job::Forget(cell) => return Ok(self.change(cell, kind::GONE)),
-            Job::Mark(marks) => return self.mark(marks),
-            Job::Seek(index) => self.nth(*index).unwrap_or(NOTHING),
-            Job::Read(order, ..) => {
+            None => return Ok(Action::Nothing),
+            Some(Job::Put { id, order, publish }) => {
+                let cell = Cell::message(id.get(), *order);
+                return self.keep(cell, publish.topic().len(), publish.payload().len());
+            }
+            Some(Job::Subscribe(filter)) => {
+                let text = filter.text().as_bytes();
+                return self.keep(Cell::filter(text, filter.qos()), text.len(), 0);
+            }
+            Some(Job::Unsubscribe(text)) => {
+                return Ok(self.change(&Cell::filter(text.as_bytes(), QoS::AtMostOnce), kind::GONE));
+            }
+            Some(Job::Mark(marks)) => return self.mark(marks),
+            Some(Job::Seek(index)) => self.nth(*index).unwrap_or(NOTHING),
+            Some(Job::Read { order, .. }) => {
                 let is_it = |cell: &&Cell| cell.kind() == kind::MESSAGE && cell.order == *order;
                 self.cells.iter().find(is_it).copied().ok_or(StoreError::Unreliable)?
             }
@@ -302,10 +320,14 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     }
 
     fn keep(&mut self, new: Cell, text: usize, payload: usize) -> Result<Action, StoreError<N::Error>> {
-        let len = record::PREFIX.saturating_add(text).saturating_add(payload);
+        // Slices are never longer than half the address space, so that their sum does not overflow.
+        let len = text.wrapping_add(payload).saturating_add(record::PREFIX);
+        if text > TEXT || len > Self::MOST {
+            return Err(StoreError::TooLarge);
+        }
         let size = Self::item(len);
-        let (mut used, mut biggest) = (Self::ASIDE.saturating_add(size), Self::RECEIVED.max(size));
-        if text > TEXT || len > Self::MOST || !self.fits(used, biggest) {
+        let (mut used, mut biggest) = (Self::ASIDE.wrapping_add(size), Self::RECEIVED.max(size));
+        if !self.fits(used, biggest) {
             return Err(StoreError::TooLarge);
         }
         let mut place = None;
@@ -321,9 +343,6 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         }
         let index = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
         let cell = Cell { index, head: new.head | (len as u32) << 16, ..new };
-        if cell.kind() == kind::MESSAGE {
-            self.put(&cell);
-        }
         Ok(self.write(cell))
     }
 
@@ -340,8 +359,12 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         while let Some((mark, behind)) = marks.split_first() {
             let kind = match mark.stage {
                 Stage::Received | Stage::Forgotten => {
-                    // However many they are, they go into one record.
-                    is_changed |= self.receive(mark).ok_or(StoreError::TooSmall)?;
+                    // However many they are, they go into one record; those before one that has no room as well.
+                    match self.receive(mark) {
+                        Some(is_news) => is_changed |= is_news,
+                        None if is_changed => break,
+                        None => return Err(StoreError::TooSmall),
+                    }
                     *marks = behind;
                     continue;
                 }
@@ -387,33 +410,42 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         self.ids.get(..len.wrapping_shr(1)).unwrap_or_default()
     }
 
-    /// Has a record written, whose cell is noted already.
+    /// Has a record written.
     fn write(&mut self, mut cell: Cell) -> Action {
-        if matches!(cell.kind(), kind::RELEASED | kind::GONE) {
-            // It tells the order of the last message, if it is that.
-            let (id, order) = self.last;
-            cell.order = order.wrapping_sub(u32::from(id != cell.id()));
-        }
-        self.cell = cell;
         cell.note(self.number);
-        if let Some(place) = self.cells.iter_mut().find(|place| place.index == cell.index) {
-            *place = cell;
-        }
-        self.number = self.number.wrapping_add(1);
+        self.cell = cell;
         self.is_sure = false;
         Action::Write
     }
 
     /// Writes the record for this job; says how many bytes it has.
-    fn write_record(&self, job: &Job<'_>, buffer: &mut [u8]) -> Option<usize> {
-        let mut draft = Draft::new(buffer, &self.cell, self.number.wrapping_sub(1), self.sum());
-        if let Job::Keep(_, prefix, text, payload) = job {
-            draft.put(prefix);
-            draft.put(text);
-            draft.put(payload);
-        } else if self.cell.kind() == kind::RECEIVED {
-            draft.put(self.ids().as_flattened());
+    fn write_record(&self, job: &Option<Job<'_>>, buffer: &mut [u8]) -> Option<usize> {
+        let Cell { head, mut order, .. } = self.cell;
+        if self.cell.kind() < kind::MESSAGE {
+            // It tells the order of the last message, if it is that.
+            let (id, last) = self.last;
+            order = last.wrapping_sub(u32::from(id != self.cell.id()));
         }
+        let mut draft = Draft::new(buffer, [head, order, self.number, self.sum(&self.cell)]);
+        let mut flags = 0;
+        let (text, contents) = match job {
+            Some(Job::Put { publish, .. }) => {
+                flags = publish.qos().bits() | if publish.is_retain() { record::RETAIN } else { 0 };
+                (Some(publish.topic()), publish.payload())
+            }
+            Some(Job::Subscribe(filter)) => {
+                flags = filter.qos().bits();
+                (Some(filter.text()), &[][..])
+            }
+            _ if self.cell.kind() == kind::RECEIVED => (None, self.ids().as_flattened()),
+            _ => (None, &[][..]),
+        };
+        if let Some(text) = text {
+            // A text whose length does not fit is refused before.
+            draft.put(&[flags, text.len() as u8]);
+            draft.put(text.as_bytes());
+        }
+        draft.put(contents);
         draft.seal(record::key(self.cell.index))
     }
 
@@ -421,37 +453,39 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     pub fn note(
         &mut self,
         action: Action,
-        job: &mut Job<'_>,
-        opened: Option<Opened<'_>>,
+        job: &mut Option<Job<'_>>,
+        bytes: Option<&[u8]>,
     ) -> Result<bool, StoreError<N::Error>> {
+        let opened = bytes.and_then(|bytes| record::open(record::key(self.cell.index), bytes));
         if action == Action::Write {
             // The map may say that it was stored, and it is not.
-            self.is_sure = opened.is_some_and(|opened| opened.number == self.number.wrapping_sub(1));
-            if !self.is_sure {
-                return Ok(false);
+            match &opened {
+                Some(opened) if opened.number == self.number => self.take(opened)?,
+                _ => return Ok(false),
             }
+            self.is_sure = true;
         } else if !self.is_sure {
-            if let Some(mut opened) = opened.filter(|opened| opened.cell.is_live()) {
-                opened.cell.note(opened.number);
-                let free = self.cells.iter_mut().rev().find(|cell| !cell.is_live());
-                *free.ok_or(StoreError::TooSmall)? = opened.cell;
+            if let Some(opened) = &opened {
+                self.take(opened)?;
             }
             return Ok(true);
-        } else if let Some(opened) = opened.filter(|opened| opened.cell == self.cell) {
-            if let Job::Read(_, offset, out) = job {
+        } else if let Some(opened) = &opened
+            && opened.cell.is(&self.cell)
+        {
+            if let Some(Job::Read { offset, out, .. }) = job {
                 let payload = record::split(opened.body).and_then(|(_, _, payload)| payload.get(*offset..));
                 let payload = payload.and_then(|payload| payload.get(..out.len()));
                 out.copy_from_slice(payload.ok_or(StoreError::Unreliable)?);
             }
         } else {
             // What was found by its place must be found by its key.
-            let lost = self.cells.iter_mut().find(|cell| **cell == self.cell);
+            let lost = self.cells.iter_mut().find(|cell| cell.index == self.cell.index);
             lost.into_iter().for_each(|cell| cell.head = 0);
             self.lost();
             return Ok(true);
         }
-        if !matches!(job, Job::Mark(_)) {
-            *job = Job::Done;
+        if !matches!(job, Some(Job::Mark(_))) {
+            *job = None;
         }
         Ok(true)
     }
@@ -467,7 +501,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         let (_, last) = self.last;
         let age = |cell: &Cell| {
             let next = if cell.kind() == kind::RELEASED { self.number } else { last.wrapping_add(1) };
-            (cell.kind(), cell.order.wrapping_sub(next))
+            u64::from(cell.kind()) << 32 | u64::from(cell.order.wrapping_sub(next))
         };
         let live = || self.cells.iter().filter(|cell| cell.kind() > kind::RECEIVED);
         live().find(|cell| live().filter(|other| age(other) < age(cell)).count() == index).copied()

@@ -62,44 +62,60 @@ impl<'a, F: NorFlash> Whole<'a, F> {
     }
 
     /// Erases pages, or those of them whose erase was announced and not brought to its end.
-    async fn erase_pages(&mut self, pages: Range<u32>, is_only_announced: bool) -> Result<(), F::Error> {
-        for page in pages {
-            let before = page.checked_sub(1).unwrap_or(self.pages.wrapping_sub(1));
-            let mut word = [0; MAX_WORD];
-            let word = word.get_mut(..Self::WORD).unwrap_or_default();
-            let (mut stamp, mut announced, mut room) = (0, 0, None);
-            for index in 0..WORDS {
-                let at = self.word(if index == 0 { page } else { before }, index);
-                self.flash.read(at, word).await?;
-                let number = word.first().copied().unwrap_or_default();
-                match index {
-                    0 => stamp = number,
-                    _ if word.iter().all(|byte| *byte == 0xff) => {
-                        room = Some(at);
-                        break;
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has its arguments in memory twice")]
+    fn erase_pages(
+        &mut self,
+        pages: Range<u32>,
+        is_only_announced: bool,
+    ) -> impl Future<Output = Result<(), F::Error>> {
+        async move {
+            for page in pages {
+                let before = page.checked_sub(1).unwrap_or(self.pages.wrapping_sub(1));
+                let mut word = [0; MAX_WORD];
+                let (mut stamp, mut announced, mut room) = (0, 0, None);
+                let mut index = 0_usize;
+                while index < WORDS {
+                    let at = self.word(if index == 0 { page } else { before }, index);
+                    self.flash.read(at, Self::cut(&mut word)).await?;
+                    let number = word[0];
+                    match index {
+                        0 => stamp = number,
+                        _ if Self::cut(&mut word).iter().all(|byte| *byte == 0xff) => {
+                            room = Some(at);
+                            break;
+                        }
+                        _ => announced = number,
                     }
-                    _ => announced = number,
+                    index = index.wrapping_add(1);
+                }
+                let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
+                let mut number = announced;
+                if !is_announced {
+                    if is_only_announced {
+                        continue;
+                    }
+                    // Unannounced, it has the stamp that it had: what is announced for it stays as old as it was.
+                    number = stamp;
+                    if let Some(at) = room {
+                        number = after(stamp);
+                        word.fill(number);
+                        self.flash.write(at, Self::cut(&mut word)).await?;
+                    }
+                }
+                let start = self.page(page);
+                self.flash.erase(start, start.wrapping_add(size(F::ERASE_SIZE))).await?;
+                if is_number(number) {
+                    word.fill(number);
+                    self.flash.write(self.word(page, 0), Self::cut(&mut word)).await?;
                 }
             }
-            let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
-            if is_only_announced && !is_announced {
-                continue;
-            }
-            let mut number = if is_announced { announced } else { stamp };
-            if let Some(at) = room.filter(|_| !is_announced) {
-                number = after(stamp);
-                word.fill(number);
-                self.flash.write(at, word).await?;
-            }
-            let start = self.page(page);
-            self.flash.erase(start, start.wrapping_add(size(F::ERASE_SIZE))).await?;
-            // Unannounced, it has the stamp that it had: what is announced for it stays as old as it was.
-            if is_number(number) {
-                word.fill(number);
-                self.flash.write(self.word(page, 0), word).await?;
-            }
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// As much of it as a word of this flash has.
+    fn cut(word: &mut [u8; MAX_WORD]) -> &mut [u8] {
+        word.get_mut(..Self::WORD).unwrap_or_default()
     }
 
     // All of these lie within the range, so that nothing overflows.
