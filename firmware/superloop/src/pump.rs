@@ -38,7 +38,7 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
     let give_up = clock::millis() + 5000;
     let mut commands = 0;
     cost::note("start");
-    while commands < COUNT {
+    loop {
         net.poll();
         if !net.socket().is_open() {
             net.connect(port).map_err(|_| "connect")?;
@@ -62,6 +62,9 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
                     Event::Message(message) => {
                         if let ["plant", "7", "valve", _, "set"] = &message.levels()[..] {
                             commands += 1;
+                            if commands == COUNT {
+                                session.close();
+                            }
                         }
                     }
                     _ => {}
@@ -71,6 +74,9 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
                 Transmit::Bytes(count) => (count, Transmit::Bytes(count)),
                 other => (0, other),
             });
+            if session.has_said_goodbye() {
+                break;
+            }
             if transmit == Ok(Transmit::Close) {
                 net.socket().close();
                 session.lost();
@@ -82,12 +88,6 @@ fn run(mut net: Net, mut session: Session, mut inbox: Inbox, port: u16) -> Resul
         net.sleep(session.deadline().map(Instant::as_millis), sensor::has_reading);
     }
     cost::note("echo1");
-    session.close();
-    // DISCONNECT takes two bytes, and the ring is empty.
-    let _ = net.socket().send(|ring| match session.transmit(now(), ring) {
-        Transmit::Bytes(count) => (count, ()),
-        _ => (0, ()),
-    });
     net.close();
     Ok(())
 }

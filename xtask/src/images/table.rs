@@ -119,7 +119,8 @@ pub fn print_costs(report: &Report) -> Result<()> {
     println!("|---|---:|---:|---:|");
     for (name, what, anchor) in [
         ("connect", "connect, subscribe from the table", None),
-        ("publish0", "publish QoS 0", Some(538)),
+        ("publish0", "publish QoS 0, `publish_past`", Some(538)),
+        ("publish0-kept", "publish QoS 0, `publish` and `transmit`", Some(538)),
         ("publish1", "publish QoS 1", Some(1328)),
         ("publish2", "publish QoS 2", Some(2171)),
         ("receive0", "receive QoS 0", None),
