@@ -65,7 +65,7 @@ impl<'s> Outbound<'s> {
         &mut self,
         stored: usize,
         _: Replace,
-        _: &str,
+        _: &[u8],
         _: bool,
     ) -> Result<Option<PacketId>, NoRoom> {
         self.make_room(stored).map(|()| None)
