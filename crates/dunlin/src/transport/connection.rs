@@ -170,6 +170,7 @@ enum Drained {
     All,
 }
 
+#[inline(never)] // so that its buffer is on the stack only while it is needed
 fn drain(stream: &mut dyn Stream) -> Drained {
     let _ = stream.flush();
     match stream.read(&mut [0; 4096]) {

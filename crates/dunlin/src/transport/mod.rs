@@ -16,6 +16,8 @@ pub(crate) mod tls;
 pub(crate) mod websocket;
 
 use std::io::{self, Read, Write};
+#[cfg(any(feature = "proxy", feature = "rustls", feature = "websocket"))]
+use std::pin::Pin;
 
 use crate::host::Reason;
 use target::Plan;
@@ -37,17 +39,23 @@ pub(crate) async fn open(socket: Box<dyn Stream>, plan: Plan) -> Result<Box<dyn 
     let Plan {} = plan;
     #[cfg(feature = "proxy")]
     if let Some(proxy) = &plan.target.proxy {
-        proxy::tunnel(&mut stream, proxy, plan.target.address.host(), plan.target.address.port()).await?;
+        apart(proxy::tunnel(&mut stream, proxy, plan.target.address.host(), plan.target.address.port())).await?;
     }
     #[cfg(feature = "rustls")]
     if let Some(handshake) = plan.handshake {
-        stream = Box::new(tls::TlsStream::open(stream, handshake).await?);
+        stream = Box::new(apart(tls::TlsStream::open(stream, handshake)).await?);
     }
     #[cfg(feature = "websocket")]
     if plan.target.is_websocket() {
-        stream = Box::new(websocket::WsStream::open(stream, &plan.target).await?);
+        stream = Box::new(apart(websocket::WsStream::open(stream, &plan.target)).await?);
     }
     Ok(stream)
+}
+
+/// The handshake of a layer, apart from the others: a connection needs stack only for the layers that it has.
+#[cfg(any(feature = "proxy", feature = "rustls", feature = "websocket"))]
+fn apart<'a, T>(handshake: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(handshake)
 }
 
 impl Stream for Box<dyn Stream> {
