@@ -177,7 +177,7 @@ mod tests {
         let mut waiting: VecDeque<Vec<u8>> = VecDeque::new();
         for turn in 0..300_usize {
             let payload = std::vec![u8::try_from(turn % 251).unwrap(); turn * 37 % 149];
-            let outgoing = Outgoing::new(Flags::of(QoS::AtMostOnce, turn % 2 == 0), "a/b", payload.len());
+            let outgoing = Outgoing::new(Flags::of(QoS::AtMostOnce, turn % 2 == 0), b"a/b", payload.len());
             let len = outgoing.packet_len();
             let left = tx_len - waiting.iter().map(Vec::len).sum::<usize>();
             let room = outbound.make_room(len);
@@ -220,10 +220,10 @@ mod tests {
     fn there_is_nothing_that_other_qualities_of_service_could_want() {
         let (mut slots, mut tx) = ([Slot::FREE], [0; 20]);
         let mut outbound = Outbound::new(&mut slots, &mut tx);
-        let outgoing = Outgoing::new(Flags::of(QoS::AtMostOnce, false), "a", 1);
-        assert_eq!(outbound.make_room_replacing(outgoing.packet_len(), Replace::Oldest, "a", false), Ok(None));
+        let outgoing = Outgoing::new(Flags::of(QoS::AtMostOnce, false), b"a", 1);
+        assert_eq!(outbound.make_room_replacing(outgoing.packet_len(), Replace::Oldest, b"a", false), Ok(None));
         publish(&mut outbound, &outgoing, b"x");
-        assert_eq!(outbound.make_room_replacing(20, Replace::Oldest, "a", false), Err(NoRoom::Now));
+        assert_eq!(outbound.make_room_replacing(20, Replace::Oldest, b"a", false), Err(NoRoom::Now));
         for first in [header::PUBACK, header::PUBREC, header::PUBCOMP] {
             assert_eq!(outbound.on_ack(first, PacketId::new(1).unwrap(), false), Answer::Ignored);
         }
