@@ -72,7 +72,8 @@ pub(crate) fn connack(bytes: u16) -> Result<Connack, Violation> {
 /// Writes what follows the fixed header of the CONNECT that `options` describe: protocol name, level 4, and flags whose
 /// lowest bit is zero [MQTT-3.1.2-1] [MQTT-3.1.2-2] [MQTT-3.1.2-3].
 pub(crate) fn write(options: &Options<'_>, writer: &mut Writer<'_>) {
-    writer.put(&[0, 4, b'M', b'Q', b'T', b'T', 4, options.flags]);
+    writer.put(b"\0\x04MQTT\x04");
+    writer.put_byte(options.flags);
     writer.put_u16(options.keep_alive_s);
     // [MQTT-3.1.3-1] identifier, will topic, will message, user name, password. [MQTT-3.1.3-3]
     for field in options.fields.iter().flatten() {

@@ -110,11 +110,12 @@ impl<'a> Outgoing<'a> {
         header_len(self.remaining).wrapping_add(self.remaining)
     }
 
-    /// Writes the packet to the front of `out`, where there is room for it; `payload` may as well be what stands for it.
+    /// Writes the packet to `out`, from `at` on, where there is room for it; `payload` may as well be what stands for it.
     #[cfg(not(target_pointer_width = "64"))]
     #[inline]
-    pub fn write(&self, id: u16, payload: &[u8], out: &mut [u8]) {
+    pub fn write(&self, id: u16, payload: &[u8], out: &mut [u8], at: usize) {
         let mut writer = Writer::new(out);
+        writer.begin(at);
         writer.put_header(self.flags.0, self.remaining);
         writer.put_binary(self.topic);
         if !self.flags.is_qos0() {
@@ -126,7 +127,8 @@ impl<'a> Outgoing<'a> {
     /// The same on hosts, piece by piece: takes more code, and half the time.
     #[cfg(target_pointer_width = "64")]
     #[inline]
-    pub fn write(&self, id: u16, payload: &[u8], out: &mut [u8]) {
+    pub fn write(&self, id: u16, payload: &[u8], out: &mut [u8], at: usize) {
+        let out = out.get_mut(at..).unwrap_or_default();
         let mut rest = match u8::try_from(self.remaining) {
             Ok(length @ ..0x80) => writer::put_u16(u16::from_be_bytes([self.flags.0, length]), out),
             _ => {

@@ -187,7 +187,7 @@ impl<'s> Filters<'s> {
             if record.id == id {
                 writer.put(record.wire); // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
                 if record.flags & LEAVING == 0 {
-                    writer.put(&[record.flags & QOS]);
+                    writer.put_byte(record.flags & QOS);
                 }
             }
             at = record.next;
@@ -234,12 +234,12 @@ impl<'s> Filters<'s> {
             let flags = if is_same && record.flags & LEAVING == 0 { record.flags | DOOMED } else { record.flags };
             at = self.update(at, next, flags);
         }
-        let free = self.buf.get_mut(self.at.len..).unwrap_or_default();
-        let mut writer = Writer::new(free);
-        let [high, low] = id.get().to_be_bytes();
-        writer.put(&[high, low, flags]);
+        let mut writer = Writer::new(self.buf);
+        writer.begin(self.at.len);
+        writer.put_u16(id.get());
+        writer.put_byte(flags);
         writer.put_binary(filter);
-        self.at.len = self.at.len.wrapping_add(writer.at());
+        self.at.len = writer.at();
         self.at.has_unsent = true;
     }
 

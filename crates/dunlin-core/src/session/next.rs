@@ -167,7 +167,7 @@ impl Session<'_> {
         if len > out.len().min(header::MAX_PACKET) || self.may_overtake() {
             return Ok(None);
         }
-        outgoing.write(0, publish.payload, out);
+        outgoing.write(0, publish.payload, out, 0);
         self.keep_alive.sent();
         Ok(Some(len))
     }

@@ -195,7 +195,7 @@ impl<'s> Outbound<'s> {
             None => (Held::Whole(admission.replaces), payload),
             Some(place) => (Held::Head, place.as_slice()),
         };
-        outgoing.write(id, payload, self.tx.get_mut(at..).unwrap_or_default());
+        outgoing.write(id, payload, self.tx, at);
         let stage = if admission.wants_mark { Stage::Unstored } else { Stage::Queued };
         self.slots.push(Slot { at, len, id, stage, held });
         self.at.tail = at.wrapping_add(len);
@@ -206,7 +206,7 @@ impl<'s> Outbound<'s> {
     #[cfg(all(feature = "qos2", feature = "subscribe"))]
     pub fn admit_common(&mut self, outgoing: &Outgoing<'_>, id: PacketId, payload: &[u8], len: usize) {
         let at = self.at.tail;
-        outgoing.write(id.get(), payload, self.tx.get_mut(at..).unwrap_or_default());
+        outgoing.write(id.get(), payload, self.tx, at);
         self.slots.push(Slot { at, len, id: id.get(), stage: Stage::Queued, held: Held::Whole(Replace::Nothing) });
         self.at.tail = at.wrapping_add(len);
     }

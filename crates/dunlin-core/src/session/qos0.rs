@@ -55,7 +55,7 @@ impl<'s> Outbound<'s> {
 
     /// Takes a message for which [`make_room`](Self::make_room) has just found room.
     pub fn admit(&mut self, outgoing: &Outgoing<'_>, payload: &[u8], admission: &Admission, _: Option<External>) {
-        outgoing.write(0, payload, self.tx.get_mut(self.tail..).unwrap_or_default());
+        outgoing.write(0, payload, self.tx, self.tail);
         self.tail = self.tail.wrapping_add(admission.stored);
         self.count = self.count.wrapping_add(1);
     }
@@ -190,7 +190,7 @@ mod tests {
             if room.is_ok() {
                 publish(&mut outbound, &outgoing, &payload);
                 let mut packet = std::vec![0; len];
-                outgoing.write(0, &payload, &mut packet);
+                outgoing.write(0, &payload, &mut packet, 0);
                 waiting.push_back(packet);
             }
             let sends = if room.is_ok() { turn % 3 } else { 1 + turn % 3 };
