@@ -74,7 +74,7 @@ impl Stage {
 
     /// Whether nothing but a PUBREL, which has not come, frees its entry.
     fn awaits_pubrel(self) -> bool {
-        matches!(self, Self::Shown2 | Self::Unasked | Self::Unmarked | Self::Handled | Self::Known)
+        QOS2 && matches!(self, Self::Shown2 | Self::Unasked | Self::Unmarked | Self::Handled | Self::Known)
     }
 
     /// Whether its acknowledgement must wait, and holds up those behind it.
@@ -597,10 +597,10 @@ impl<'s> Inbound<'s> {
     }
 
     fn push_entry(&mut self, entry: Received) {
-        if self.table.len() == 0 {
-            self.at.highest = 0;
+        if QOS2 {
+            let highest = if self.table.len() == 0 { 0 } else { self.at.highest };
+            self.at.highest = highest.max(entry.id);
         }
-        self.at.highest = self.at.highest.max(entry.id);
         self.table.push(entry);
     }
 
