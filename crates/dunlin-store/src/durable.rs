@@ -54,23 +54,25 @@ pub struct Recovery {
     pub damage: Damage,
 }
 
-/// Why a message was not accepted. Nothing has happened.
+/// Why a message was not accepted. But for an error of the medium, nothing has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError<E> {
     /// The session refused.
     Session(dunlin_core::PublishError),
-    /// The store refused.
+    /// The store refused. After [`Medium`](StoreError::Medium) and [`Unreliable`](StoreError::Unreliable) the message is
+    /// not sent on this power; whether it was stored, and so goes out after a restart, is open.
     Store(StoreError<E>),
 }
 
-/// Why a filter was not subscribed to. Nothing has happened.
+/// Why a filter was not subscribed to, or is still. But for an error of the medium, nothing has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FilterError<E> {
     /// The session refused.
     Session(SubscribeError),
-    /// The store refused.
+    /// The store refused. After [`Medium`](StoreError::Medium) and [`Unreliable`](StoreError::Unreliable) it is open what
+    /// is stored: ask for it once more.
     Store(StoreError<E>),
 }
 
@@ -111,7 +113,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// At QoS 0 nothing is stored. Returns the packet identifier for QoS 1 and 2.
     ///
     /// # Errors
-    /// Any [`PublishError`] leaves session and store as they were.
+    /// Any [`PublishError`] leaves the session as it was, and the store unless the medium failed.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError<S::Error>> {
         let Some((unfinished, store, order)) = self.begin(publish)? else { return Ok(None) };
         let outcome = store.run(Job::Put { id: unfinished.id, order, publish });
@@ -143,7 +145,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Subscribes to a filter, now and after every restart.
     ///
     /// # Errors
-    /// Any [`FilterError`] leaves session and store as they were.
+    /// Any [`FilterError`] leaves the session as it was, and the store unless the medium failed.
     pub fn subscribe(&mut self, filter: &Filter<'_>) -> Result<PacketId, FilterError<S::Error>> {
         let filters = core::slice::from_ref(filter);
         self.session.check_subscribe(filters).map_err(FilterError::Session)?;
@@ -165,7 +167,7 @@ impl<'s, S: Store> Durable<'s, S> {
     /// Unsubscribes from a filter.
     ///
     /// # Errors
-    /// Any [`FilterError`] leaves session and store as they were.
+    /// Any [`FilterError`] leaves the session as it was, and the store unless the medium failed.
     pub fn unsubscribe(&mut self, filter: &str) -> Result<PacketId, FilterError<S::Error>> {
         self.session.check_unsubscribe(&[filter]).map_err(FilterError::Session)?;
         self.store.run(Job::Unsubscribe(filter)).map_err(FilterError::Store)?;
@@ -347,11 +349,12 @@ impl<'s, S: Store> Durable<'s, S> {
 
     /// Gives the session everything that the store keeps, as far as it has room. What it has already is not given again.
     fn restore(&mut self) -> Result<(), StoreError<S::Error>> {
-        self.recovery.waiting = 0;
-        let mut index = 0_usize;
+        let mut index = if self.recovery.waiting > 0 { 0 } else { BEFORE };
+        let mut waiting = 0;
         loop {
             self.store.run(Job::Seek(index))?;
-            if !self.take() {
+            if !self.take(index, &mut waiting) {
+                self.recovery.waiting = waiting;
                 return Ok(());
             }
             index = index.wrapping_add(1);
@@ -359,25 +362,30 @@ impl<'s, S: Store> Durable<'s, S> {
     }
 
     async fn restore_async(&mut self) -> Result<(), StoreError<S::Error>> {
-        self.recovery.waiting = 0;
-        let mut index = 0_usize;
+        let mut index = if self.recovery.waiting > 0 { 0 } else { BEFORE };
+        let mut waiting = 0;
         loop {
             self.store.seek(index).await?;
-            if !self.take() {
+            if !self.take(index, &mut waiting) {
+                self.recovery.waiting = waiting;
                 return Ok(());
             }
             index = index.wrapping_add(1);
         }
     }
 
-    /// Gives the session the entry that the store has found. `false`: there is none (any more).
-    fn take(&mut self) -> bool {
+    /// Gives the session the entry that the store has found, unless it must wait; what does not wait, but the first time
+    /// only. `false`: there is none (any more).
+    fn take(&mut self, index: usize, waiting: &mut u32) -> bool {
         let Self { session, store, order: next_order, recovery } = self;
         // Reading all of it may have shown more.
         recovery.damage = store.damage();
         let entry = store.found();
         let is_outgoing = matches!(entry, Some(Entry::Released(_) | Entry::Message { .. }));
-        let mut end = 0;
+        if recovery.waiting > 0 && !is_outgoing {
+            return entry.is_some();
+        }
+        let mut other = 0;
         let (restored, count) = match entry {
             Some(Entry::Released(id)) => (Restored::Released(id), &mut recovery.released),
             Some(Entry::Message { id, order, topic, qos, retain, len }) => {
@@ -388,27 +396,32 @@ impl<'s, S: Store> Durable<'s, S> {
             Some(Entry::Subscription { filter, qos }) => {
                 (Restored::Subscription { filter, qos }, &mut recovery.subscriptions)
             }
+            None if index != BEFORE => return false,
             None => {
-                // The next message comes after the one that was stored last, also by its identifier.
-                let Some((id, order)) = store.last() else { return false };
+                // The next message comes after the one that was stored last. So does its identifier, and that of whatever
+                // else needs one: those of messages that wait are not known to the session.
+                let Some((id, order)) = store.last() else { return true };
                 *next_order = order.wrapping_add(1);
                 let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
-                (Restored::NextId(next), &mut end)
+                (Restored::NextId(next), &mut other)
             }
         };
         // Messages keep their order: behind one that waits, all wait.
-        let must_wait = is_outgoing && recovery.waiting > 0;
+        let must_wait = is_outgoing && *waiting > 0;
         let outcome = if must_wait { Err(RestoreError::Full) } else { session.restore(restored) };
         let count = match outcome {
             Ok(()) => count,
             Err(RestoreError::PacketIdInUse) => return true, // it is there already
-            Err(_) if is_outgoing => &mut recovery.waiting,
+            Err(_) if is_outgoing => waiting,
             Err(_) => &mut recovery.given_up,
         };
         *count = count.wrapping_add(1);
-        end == 0
+        true
     }
 }
+
+/// Before the first entry of a store: nothing is found there.
+const BEFORE: usize = usize::MAX;
 
 /// Accepts a message. Its payload is named by its order; the caller stores it and says so, or withdraws it. `None`: at
 /// QoS 0 there is nothing to store.

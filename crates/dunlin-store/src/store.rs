@@ -11,8 +11,8 @@ use crate::block::block_on;
 /// Keeps the state of one session where a power cut does not reach.
 ///
 /// Each method returns when what it was given is on stable storage: after a power cut inside of it, all of it or none
-/// of it is there (of several marks, a part from the front). After an error it is not there. [`FlashStore`] and
-/// [`FileStore`] are such stores; [`Durable`] puts one under a session.
+/// of it is there (of several marks, a part from the front). So it is after [`Medium`](StoreError::Medium) and
+/// [`Unreliable`](StoreError::Unreliable); after any other error it is not there. [`FlashStore`] and [`FileStore`] are such stores; [`Durable`] puts one under a session.
 ///
 /// A message is known by its `order`, a number that rises with each message that is put, and comes round after 2^32.
 ///

@@ -1,8 +1,8 @@
 //! Stores under a session, against a model broker and a real one, with the power cut everywhere.
 
 mod backlog;
+mod both;
 mod file;
-mod filters;
 mod flash;
 mod kill;
 mod power;
