@@ -15,7 +15,7 @@ use crate::process::{root, scratch};
 /// What ours should add beside the map.
 const AIM: u64 = 4096;
 /// Above this the stage fails.
-const LIMIT: u64 = 6400;
+const LIMIT: u64 = 6500;
 
 struct Figures {
     flash: u64,

@@ -666,6 +666,7 @@ impl<'s> Session<'s> {
     }
 
     #[cfg(feature = "durable")]
+    #[inline(always)] // a store gives payloads back in one of the two ways
     fn restore_message(
         &mut self,
         id: PacketId,
