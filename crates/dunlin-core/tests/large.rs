@@ -1,6 +1,9 @@
 //! Messages larger than any buffer, both ways.
 
-use dunlin_core::{External, Fault, Options, Oversize, Publish, PublishError, QoS, Violation};
+use dunlin_core::{
+    Event, External, Fault, Inbox, Instant, Options, Oversize, Publish, PublishError, QoS, Session, Storage, Transmit,
+    Violation,
+};
 use dunlin_testkit::Seen::{self, Chunk, Connected, Delivered, Fault as Faulted, Skipped};
 use dunlin_testkit::{
     CLIENT, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Rng, Sizes, Split, Then,
@@ -321,6 +324,55 @@ fn an_external_payload_is_not_asked_for_once_the_server_has_it() {
     pair.cut();
     pair.run();
     assert!(pair.client.is_idle());
+}
+
+#[test]
+fn a_message_whose_payload_cannot_be_had_any_more_is_given_up_by_name_and_no_other() {
+    const NOW: Instant = Instant::from_millis(1);
+    let connect = |session: &mut Session<'_>, inbox: &mut Inbox<'_>, out: &mut [u8]| {
+        session.open(NOW, inbox);
+        assert!(matches!(session.transmit(NOW, out), Transmit::Bytes(_)));
+        inbox.push(b"\x20\x02\x01\x00");
+    };
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        for is_durable in [false, true] {
+            let mut storage: Box<Storage<256, 64, 4>> = Box::default();
+            let (memory, mut inbox) = storage.split();
+            let options = if is_durable { RESUMING.durable() } else { RESUMING };
+            let mut session = Session::new(options, memory);
+            let mut out = [0; 200];
+            let message = |topic| Publish::new(topic, b"").with_qos(qos);
+            let external = |key| External { key, len: 5 };
+            let ids = ["a", "b"].map(|topic| {
+                let key = u32::from(topic.as_bytes()[0]);
+                session.publish_external(&message(topic), external(key)).unwrap().unwrap()
+            });
+            while let Some(mark) = session.next_mark() {
+                session.mark_stored(mark);
+            }
+            connect(&mut session, &mut inbox, &mut out);
+            assert!(matches!(session.poll(NOW, &mut inbox), Ok(Some(Event::Connected { .. }))));
+            // Its head leaves, and then the payload is not there.
+            assert!(matches!(session.transmit(NOW, &mut out), Transmit::Bytes(_)));
+            assert!(matches!(session.transmit(NOW, &mut out), Transmit::Payload { key: 97, .. }));
+            assert!(session.give_up(97));
+            assert!(!session.give_up(97) && !session.is_connected());
+            session.invariant().unwrap();
+            assert!(matches!(session.poll(NOW, &mut inbox), Ok(Some(Event::Forgotten(id))) if id == ids[0]));
+            assert!(matches!(session.poll(NOW, &mut inbox), Ok(None)));
+            let done = session.next_mark().map(|mark| mark.id);
+            assert_eq!(done, is_durable.then_some(ids[0]));
+            // The other one is next.
+            connect(&mut session, &mut inbox, &mut out);
+            assert!(matches!(session.poll(NOW, &mut inbox), Ok(Some(Event::Connected { .. }))));
+            assert!(matches!(session.transmit(NOW, &mut out), Transmit::Bytes(_)));
+            assert!(matches!(session.transmit(NOW, &mut out), Transmit::Payload { key: 98, .. }));
+            // One that is inside the session's memory has no such name.
+            assert!(!session.give_up(0));
+            session.publish(&Publish::new("c", b"inside").with_qos(qos)).unwrap();
+            assert!(!session.give_up(0) && session.outgoing_count() == 2);
+        }
+    }
 }
 
 #[test]

@@ -254,8 +254,9 @@ impl<'s, S: Store> Durable<'s, S> {
     /// the store, so [`Transmit::Payload`] never comes.
     ///
     /// # Errors
-    /// The store failed, or does not have a payload any more. Nothing has left that must not; call
-    /// [`lost`](Self::lost), and try again with a new stream.
+    /// The store failed; or a payload cannot be read any more ([`Unreliable`](StoreError::Unreliable)), and its message is
+    /// given up: [`Event::Forgotten`] names it. Nothing has left that must not; call [`lost`](Self::lost), and try again
+    /// with a new stream.
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Result<Transmit, StoreError<S::Error>> {
         self.settle()?;
         let mut written = 0;
@@ -263,8 +264,8 @@ impl<'s, S: Store> Durable<'s, S> {
             match fill(&mut self.session, now, out, &mut written) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    self.store.run(Job::Read { order: key, offset, out: &mut *bytes })?;
-                    self.session.supplied(bytes.len());
+                    let read = self.store.run(Job::Read { order: key, offset, out: &mut *bytes });
+                    supply(&mut self.session, key, bytes.len(), read)?;
                 }
             }
         }
@@ -281,8 +282,8 @@ impl<'s, S: Store> Durable<'s, S> {
             match fill(&mut self.session, now, out, &mut written) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    self.store.read(key, offset, bytes).await?;
-                    self.session.supplied(bytes.len());
+                    let read = self.store.read(key, offset, bytes).await;
+                    supply(&mut self.session, key, bytes.len(), read)?;
                 }
             }
         }
@@ -474,6 +475,22 @@ pub(crate) enum Filled<'o> {
         offset: usize,
         bytes: &'o mut [u8],
     },
+}
+
+/// So many bytes of a payload have been read, or will never be.
+pub(crate) fn supply<E>(
+    session: &mut Session<'_>,
+    key: u32,
+    len: usize,
+    read: Result<(), StoreError<E>>,
+) -> Result<(), StoreError<E>> {
+    match &read {
+        Ok(()) => session.supplied(len),
+        // On each connection it would be the same again.
+        Err(StoreError::Unreliable) => _ = session.give_up(key),
+        Err(_) => {}
+    }
+    read
 }
 
 /// Fills `out`, of which so many bytes are written, with what the session has to send.

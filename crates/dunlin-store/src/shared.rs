@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use dunlin_core::{Instant, Mark, PacketId, Publish, Session, Stage, Transmit};
 
-use crate::durable::{Durable, Filled, Marks, PublishError, begin, fill};
+use crate::durable::{Durable, Filled, Marks, PublishError, begin, fill, supply};
 use crate::store::{Store, StoreError};
 
 /// A session, and the order of its next message: what the lock protects.
@@ -122,8 +122,8 @@ impl<L, S> Shared<L, S> {
             match self.with(|session| fill(session, now, out, &mut written)) {
                 Filled::Done(transmit) => return Ok(transmit),
                 Filled::Wants { key, offset, bytes } => {
-                    self.store.read(key, offset, bytes).await?;
-                    self.with(|session| session.supplied(bytes.len()));
+                    let read = self.store.read(key, offset, bytes).await;
+                    self.with(|session| supply(session, key, bytes.len(), read))?;
                 }
             }
         }

@@ -8,6 +8,7 @@ mod kill;
 mod power;
 mod story;
 mod tasks;
+mod unreadable;
 mod wear;
 
 use std::future::Future;

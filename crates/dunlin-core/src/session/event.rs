@@ -38,8 +38,9 @@ pub enum Event<'b> {
     /// The message was replaced before it was ever sent, by one published with
     /// [`publish_replacing`](crate::Session::publish_replacing).
     Replaced(PacketId),
-    /// The server lost the session after it had taken this QoS 2 message and before it said PUBCOMP. Whether the
-    /// message reached its subscribers is unknown; repeating it could double it.
+    /// The server lost the session after it had taken this QoS 2 message and before it said PUBCOMP; or the message was
+    /// given up ([`give_up`](crate::Session::give_up)). Whether it reached its subscribers is unknown; repeating it could
+    /// double it.
     Forgotten(PacketId),
     /// The server answered a SUBSCRIBE.
     Subscribed(Subscribed<'b>),
