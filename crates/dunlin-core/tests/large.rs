@@ -367,12 +367,23 @@ fn a_message_whose_payload_cannot_be_had_any_more_is_given_up_by_name_and_no_oth
             assert!(matches!(session.poll(NOW, &mut inbox), Ok(Some(Event::Connected { .. }))));
             assert!(matches!(session.transmit(NOW, &mut out), Transmit::Bytes(_)));
             assert!(matches!(session.transmit(NOW, &mut out), Transmit::Payload { key: 98, .. }));
-            // One that is inside the session's memory has no such name.
-            assert!(!session.give_up(0));
-            session.publish(&Publish::new("c", b"inside").with_qos(qos)).unwrap();
-            assert!(!session.give_up(0) && session.outgoing_count() == 2);
+            assert!(!session.give_up(97) && session.is_connected());
+            assert_eq!(session.outgoing_count(), 1);
         }
     }
+    // At QoS 0 it is gone with the connection.
+    let mut storage: Box<Storage<256, 64, 4>> = Box::default();
+    let (memory, mut inbox) = storage.split();
+    let mut session = Session::new(RESUMING, memory);
+    let mut out = [0; 200];
+    connect(&mut session, &mut inbox, &mut out);
+    assert!(matches!(session.poll(NOW, &mut inbox), Ok(Some(Event::Connected { .. }))));
+    session.publish_external(&Publish::new("a", b""), External { key: 9, len: 5 }).unwrap();
+    assert!(!session.give_up(9), "it is not being sent");
+    assert!(matches!(session.transmit(NOW, &mut out), Transmit::Bytes(_)));
+    assert!(session.give_up(9));
+    assert!(matches!(session.poll(NOW, &mut inbox), Ok(None)));
+    assert_eq!(session.outgoing_count(), 0);
 }
 
 #[test]

@@ -388,15 +388,6 @@ impl<'s> Session<'s> {
         is_back
     }
 
-    /// A payload that was named to [`publish_external`](Self::publish_external) cannot be had any more: its message is given
-    /// up, and reported as [`Event::Forgotten`], since it may have been sent before. The connection is
-    /// [`lost`](Self::lost), since a part of it may have left just now. `false` when no message has this payload.
-    #[cfg(all(feature = "large", feature = "qos1"))]
-    pub fn give_up(&mut self, key: u32) -> bool {
-        self.lost();
-        self.outbound.give_up(key)
-    }
-
     /// The next fact to put on stable storage, if any; only with `Options::durable`. Asking twice gives the same
     /// answer. Nothing that depends on it leaves before [`mark_stored`](Self::mark_stored).
     #[cfg(feature = "durable")]

@@ -207,6 +207,20 @@ impl Session<'_> {
         }
     }
 
+    /// The payload that [`Transmit::Payload`] asked for cannot be had any more. Its message is given up, and reported as
+    /// [`Event::Forgotten`](crate::Event::Forgotten), since it may have been sent before; at QoS 0 nothing is reported.
+    /// The connection is [`lost`](Session::lost): a part of the message has left. `false` when another payload, or none, is
+    /// being sent; nothing has changed then.
+    #[cfg(feature = "large")]
+    pub fn give_up(&mut self, key: u32) -> bool {
+        let is_sent = self.external().is_some_and(|(payload, _)| payload.key == key);
+        if is_sent {
+            self.outbound.give_up();
+            self.lost();
+        }
+        is_sent
+    }
+
     /// What is owed first.
     fn choose(&mut self) -> Packet {
         match self.link {

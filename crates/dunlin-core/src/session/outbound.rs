@@ -263,20 +263,6 @@ impl<'s> Outbound<'s> {
         true
     }
 
-    /// The message with this payload is to be reported as forgotten. `false` when there is none.
-    #[cfg(all(feature = "large", feature = "qos1"))]
-    pub fn give_up(&mut self, key: u32) -> bool {
-        let is_it =
-            |slot: &Slot| slot.held == Held::Head && slot.len > 0 && split_external(self.stored(slot)).1.key == key;
-        let Some(index) = self.slots.iter().position(is_it) else { return false };
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.len = 0;
-            slot.stage = Stage::Forgotten;
-            self.at.has_notice = true;
-        }
-        true
-    }
-
     // Packets that came
 
     /// PUBACK, PUBREC or PUBCOMP, as `first` says.
@@ -451,6 +437,15 @@ impl<'s> Outbound<'s> {
         let slot = self.slots.get(self.at.next_publish).filter(|slot| slot.held == Held::Head)?;
         let (head, payload) = split_external(self.stored(slot));
         Some((payload, sent.checked_sub(head.len())?))
+    }
+
+    /// The rest of the PUBLISH that is being sent is not there: it is to be reported as forgotten.
+    #[cfg(feature = "large")]
+    pub fn give_up(&mut self) {
+        if let Some(slot) = self.slots.get_mut(self.at.next_publish).filter(|slot| slot.id != 0) {
+            slot.len = 0;
+            slot.stage = Stage::Forgotten;
+        }
     }
 
     /// The PUBLISH that was being sent has left whole.
