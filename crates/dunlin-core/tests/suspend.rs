@@ -1,6 +1,8 @@
 //! A session that moves to other memory, at any time, goes on as if it had not.
 
-use dunlin_core::{Filter, Inbox, Instant, Memory, Options, Oversize, Publish, QoS, Received, Session, Slot};
+use dunlin_core::{
+    Filter, Inbox, Instant, Memory, Options, Oversize, Publish, PublishError, QoS, Received, Session, Slot,
+};
 use dunlin_testkit::{Rng, seeds};
 
 use crate::short_way::{Way, packet, turn_with};
@@ -155,4 +157,24 @@ fn a_session_that_moves_to_larger_memory_at_any_time_or_when_it_must_goes_on_as_
     }
     let counts = (messages, delivered, faults, moves);
     assert!(messages > 500 && delivered > 50 && faults > 30 && moves > 50, "{counts:?}");
+}
+
+#[test]
+fn what_is_more_than_a_packet_can_hold_is_refused_in_memory_of_any_size() {
+    const MOST: usize = 268_435_455;
+    let options = Options::new("mover");
+    let payload = vec![0; MOST - 4]; // with topic and identifier one byte too long
+    for moves in [false, true] {
+        let (mut little, mut much) = (Owned::new(0, 0, 0, 0), Owned::new(0, 1, 2, 0));
+        much.tx = vec![0; MOST + 100];
+        let mut session = if moves {
+            let (suspended, _) = Session::new(options, little.lend()).suspend();
+            Session::resume(options, suspended, much.lend())
+        } else {
+            Session::new(options, much.lend())
+        };
+        let message = Publish::new("a", &payload).at_least_once();
+        assert_eq!(session.publish(&message), Err(PublishError::TooLarge));
+        assert_eq!(session.publish_common(&message), None);
+    }
 }

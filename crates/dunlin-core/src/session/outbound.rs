@@ -106,10 +106,7 @@ pub(crate) struct State {
 
 impl<'s> Outbound<'s> {
     pub fn new(slots: &'s mut [Slot], tx: &'s mut [u8]) -> Self {
-        // More than this MQTT cannot say in one packet, and no more identifiers are there.
-        let most = tx.len().min(header::MAX_PACKET);
-        let tx = tx.get_mut(..most).unwrap_or_default();
-        Self { slots: Queue::new(slots), tx, at: State::new() }
+        Self { slots: Queue::new(slots), tx: usable(tx), at: State::new() }
     }
 
     // Requests of the application
@@ -638,7 +635,7 @@ impl<'s> Outbound<'s> {
     }
 
     pub fn from_parts(at: State, slots: &'s mut [Slot], tx: &'s mut [u8], count: usize) -> Self {
-        Self { slots: Queue::from_parts(slots, count), tx, at }
+        Self { slots: Queue::from_parts(slots, count), tx: usable(tx), at }
     }
 
     #[cfg(feature = "verify")]
@@ -685,6 +682,12 @@ impl State {
     pub const fn new() -> Self {
         Self { released: 0, next_release: 0, next_publish: 0, tail: 0, has_notice: true, has_mark: true }
     }
+}
+
+/// What is used of `tx`: no more than MQTT can say in one packet, so that whatever fits can be said.
+fn usable(tx: &mut [u8]) -> &mut [u8] {
+    let most = tx.len().min(header::MAX_PACKET);
+    tx.get_mut(..most).unwrap_or_default()
 }
 
 /// Sets DUP in the packet at `at` to `dup`; but for what a store gave back, nothing else does [MQTT-3.3.1-3].
