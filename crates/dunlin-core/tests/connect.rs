@@ -1,6 +1,6 @@
 //! CONNECT, CONNACK and DISCONNECT.
 
-use dunlin_core::{Fault, InvalidOptions, Options, Publish, QoS, Refusal, Violation};
+use dunlin_core::{Fault, Instant, InvalidOptions, Options, Publish, QoS, Refusal, Transmit, Violation};
 use dunlin_testkit::Seen::{Connected, Delivered, Fault as Faulted};
 use dunlin_testkit::{CLEAN, CLIENT, CONNACK, CONNECT, Connect, Message, PUBLISH, Packet, Pair, RESUMING, Then};
 
@@ -359,6 +359,23 @@ fn after_disconnect_nothing_is_sent_and_the_stream_is_closed() {
     pair.reconnect = true;
     pair.run();
     assert_eq!(pair.broker.received(), [("a", b"1")]);
+}
+
+#[test]
+fn disconnect_leaves_before_the_stream_is_closed_also_when_there_is_no_room_for_it_at_first() {
+    // [MQTT-3.14.4-1]
+    let mut pair = Pair::clean();
+    let now = Instant::from_millis(pair.now);
+    pair.client.close();
+    let mut sent = Vec::new();
+    for (room, expected) in [(0, Transmit::Idle), (1, Transmit::Bytes(1)), (0, Transmit::Idle), (1, Transmit::Bytes(1))]
+    {
+        let mut out = vec![0; room];
+        assert_eq!(pair.client.transmit(now, &mut out), expected);
+        sent.extend(out);
+    }
+    assert_eq!(sent, [0xE0, 0]);
+    assert_eq!(pair.client.transmit(now, &mut []), Transmit::Close);
 }
 
 #[test]

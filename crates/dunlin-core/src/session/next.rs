@@ -1,8 +1,8 @@
 //! What leaves next: the packet that has begun, acknowledgements, releases, requests, messages, ping, goodbye.
 //!
 //! Nothing is queued here. Each time, the parts of the session are asked what they owe; whatever is chosen counts as
-//! sent when its first byte leaves, except for what may be longer than four bytes, which counts when its last byte
-//! has left.
+//! sent when its first byte leaves, except for DISCONNECT and what may be longer than four bytes, which count when their
+//! last byte has left.
 
 use super::error::PublishError;
 #[cfg(feature = "large")]
@@ -90,6 +90,7 @@ impl Session<'_> {
     ///
     /// Packets leave whole where `out` allows, and as many as fit, so that one write carries a batch. Call it again
     /// until it says [`Transmit::Idle`]; then `poll` may have more to do, too: see [`poll`](Session::poll).
+    /// With an empty `out`, `Idle` says only that nothing could leave.
     /// Costs one copy of what is sent, and no other work that grows with the number of messages waiting.
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         self.tick(now);
@@ -236,7 +237,6 @@ impl Session<'_> {
             return Packet::with_id(first, id);
         }
         if self.link == Link::Closing {
-            self.link = Link::Closed; // [MQTT-3.14.4-2]
             return Packet::bare(header::DISCONNECT);
         }
         if let Some(id) = self.next_release() {
@@ -349,6 +349,7 @@ impl Session<'_> {
                 self.connects = self.connects.saturating_add(1);
                 self.link = Link::Await;
             }
+            header::DISCONNECT => self.link = Link::Closed, // [MQTT-3.14.4-2]
             header::SUBSCRIBE | header::UNSUBSCRIBE if cfg!(feature = "subscribe") => self.request_sent(id),
             _ => {}
         }
