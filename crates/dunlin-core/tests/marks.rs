@@ -391,6 +391,18 @@ fn what_does_not_fit_is_refused_by_restore_and_changes_nothing() {
 }
 
 #[test]
+fn a_restored_filter_has_a_length_that_subscribe_can_express() {
+    // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+    let mut pair = Pair::with(DURABLE, Sizes { filters: 200_000, ..Default::default() });
+    for (len, expected) in [(0, Err(RestoreError::Invalid)), (65_535, Ok(())), (65_536, Err(RestoreError::Invalid))] {
+        assert_eq!(pair.client.restore(subscription(&"a".repeat(len), QoS::AtMostOnce)), expected, "{len}");
+    }
+    pair.run();
+    assert_eq!(pair.sent_of(SUBSCRIBE).len(), 1);
+    assert!(pair.client.is_idle());
+}
+
+#[test]
 fn a_replaced_message_is_stored_under_the_identifier_it_took_over() {
     let mut pair = Pair::new(DURABLE);
     pair.marks = Marks::Left;

@@ -67,7 +67,7 @@ pub enum Restored<'a> {
     /// A filter that was subscribed to at run time; it is subscribed to again on the first connection. Costs one
     /// packet identifier as long as it is subscribed.
     Subscription {
-        /// The filter, as it was accepted: it is not checked again.
+        /// The filter, as it was accepted: but for its length it is not checked again.
         filter: Topic<'a>,
         /// The quality of service to ask for.
         qos: QoS,

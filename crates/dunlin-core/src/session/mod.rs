@@ -689,6 +689,9 @@ impl<'s> Session<'s> {
 
     #[cfg(feature = "durable")]
     fn restore_filter(&mut self, filter: &[u8], qos: QoS) -> Result<(), RestoreError> {
+        if !(1..=MAX_TEXT).contains(&filter.len()) {
+            return Err(RestoreError::Invalid); // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+        }
         self.filters.check_room(filter_len(filter.len())).map_err(|_| RestoreError::Full)?;
         let id = self.allocate().ok_or(RestoreError::Full)?;
         // Asked for again: the server may have lost the session, and the power failed before that was heard.
