@@ -17,7 +17,10 @@ pub(crate) mod keep_alive;
 mod large;
 #[cfg(feature = "durable")]
 pub(crate) mod mark;
-#[cfg_attr(not(any(feature = "qos1", feature = "large", feature = "suspend")), allow(dead_code))]
+#[cfg_attr(
+    not(any(feature = "qos1", feature = "large", feature = "suspend")),
+    expect(dead_code, reason = "QoS 0 alone speaks of little of it")
+)]
 pub(crate) mod message;
 pub(crate) mod next;
 pub(crate) mod options;
@@ -25,7 +28,10 @@ pub(crate) mod options;
 pub(crate) mod outbound;
 #[cfg(any(test, not(any(feature = "qos1", feature = "large", feature = "suspend"))))]
 pub(crate) mod qos0;
-#[cfg_attr(not(any(feature = "qos1", feature = "large", feature = "suspend")), allow(dead_code))]
+#[cfg_attr(
+    not(any(feature = "qos1", feature = "large", feature = "suspend", feature = "subscribe")),
+    expect(dead_code, reason = "where nothing is kept, little of it is needed")
+)]
 mod queue;
 #[cfg(feature = "suspend")]
 pub(crate) mod suspend;
