@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, TargetKind};
 
-use crate::process::{self, cargo, root};
+use crate::process::{self, cargo, root, scratch};
 
 /// The core may offer these, off by default; nothing else.
 const OPTIONAL: &[&str] = &["defmt", "log"];
@@ -50,8 +50,9 @@ const CORE_LINTS: &[&str] = &[
 
 pub fn fmt() -> Result<()> {
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
-    let ours = ["xtask/durable-app/Cargo.toml", "xtask/panic-proof/Cargo.toml", "xtask/size-app/Cargo.toml"];
-    for manifest in ours.into_iter().chain(["fuzz/Cargo.toml", "bench/Cargo.toml"]) {
+    let ours =
+        ["durable-app", "panic-proof", "size-app", "small-builds"].map(|name| format!("xtask/{name}/Cargo.toml"));
+    for manifest in ours.iter().map(String::as_str).chain(["fuzz/Cargo.toml", "bench/Cargo.toml"]) {
         process::run(cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
     }
     Ok(())
@@ -75,8 +76,17 @@ const FEATURES: [&str; 2] = ["--features", "dunlin-tls/embedded-tls,dunlin-tls/m
 /// The session's own tests, and those of what judges it.
 const CORE: [&str; 2] = ["dunlin-core", "dunlin-testkit"];
 
+/// Sets of the core's features that leave out much, with a stand-in or a short cut each.
+const SMALL: [&str; 7] = ["", "large", "qos1", "qos2", "subscribe", "subscribe,qos1", "subscribe,qos2"];
+
 pub fn core_tests() -> Result<()> {
-    process::run(cargo().args(["test", "--quiet"]).args(CORE.map(|package| format!("--package={package}"))))
+    process::run(cargo().args(["test", "--quiet"]).args(CORE.map(|package| format!("--package={package}"))))?;
+    for features in SMALL {
+        let mut command = cargo();
+        command.args(["test", "--quiet", "--manifest-path", "xtask/small-builds/Cargo.toml", "--features", features]);
+        process::run(command.env("CARGO_TARGET_DIR", scratch("small-builds")))?;
+    }
+    Ok(())
 }
 
 /// All others.
