@@ -49,7 +49,8 @@
 //!
 //! # Features
 //! `qos2` (with `qos1`), `subscribe`, `large` and `durable` are on by default; without them the session is smaller and
-//! has fewer names. Without any it publishes at QoS 0.
+//! has fewer names. Without any it publishes at QoS 0. `suspend` moves sessions to other memory; `log` and `defmt` write a
+//! line per packet.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -11,7 +11,8 @@ use crate::session::outbound::Slot;
 pub struct Memory<'s> {
     /// Outgoing messages, encoded, from `publish` until they need not be sent again: see [`tx_len`].
     pub tx: &'s mut [u8],
-    /// One slot for each outgoing message that is not over. A build that has only QoS 0 needs none.
+    /// One slot for each outgoing message that is not over. In a build that has only QoS 0 they take no memory and limit
+    /// nothing; but a feature that another crate asks for makes them count.
     pub slots: &'s mut [Slot],
     /// One entry for each incoming message at QoS 1 or 2 whose exchange is not over. Must hold as many as the server
     /// may have under way at QoS 2, and one more. mosquitto's default is 20, but 2.0.11 answers each PUBCOMP with two
