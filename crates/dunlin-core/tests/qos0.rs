@@ -173,3 +173,15 @@ fn a_message_passes_the_memory_only_if_it_overtakes_nothing() {
         assert_eq!(pair.client.publish_past(&message, &mut out), Ok(Some(8)));
     }
 }
+
+#[test]
+fn a_message_that_passes_the_memory_does_not_break_into_a_packet() {
+    let message = Publish::new("a/b", b"x");
+    let mut out = [0; 64];
+    let mut pair = Pair::resuming();
+    let now = dunlin_core::Instant::from_millis(pair.now + 59_000); // a ping is due
+    assert_eq!(pair.client.transmit(now, &mut out[..1]), dunlin_core::Transmit::Bytes(1));
+    assert_eq!(pair.client.publish_past(&message, &mut out), Ok(None), "PINGREQ has begun to leave");
+    assert_eq!(pair.client.transmit(now, &mut out[..1]), dunlin_core::Transmit::Bytes(1));
+    assert_eq!(pair.client.publish_past(&message, &mut out), Ok(Some(8)));
+}
