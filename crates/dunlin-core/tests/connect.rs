@@ -150,6 +150,12 @@ fn options_that_mqtt_cannot_express_are_refused_before_a_byte_leaves() {
         assert_eq!(pair.client_events(), [Faulted(Fault::Options(wrong))]);
         assert!(!Fault::Options(wrong).may_heal());
     }
+    // Of several, the first in CONNECT is named; what is set anew counts, not what was.
+    let user = |options: Options<'static>| options.credentials("a\0", long.as_bytes());
+    assert_eq!(user(Options::new("\0")).will(Publish::new("", b"")).check(), Err(InvalidOptions::ClientId));
+    assert_eq!(user(will("")).check(), Err(InvalidOptions::Will));
+    assert_eq!(user(will("")).will(Publish::new("w", b"")).check(), Err(InvalidOptions::UserName));
+    assert_eq!(user(will("w")).user_name("u").credentials("u", b"p").check(), Ok(()));
     for options in [Options::new(fits), Options::new("c").credentials(fits, fits.as_bytes()), will(fits)] {
         assert_eq!(options.check(), Ok(()));
     }

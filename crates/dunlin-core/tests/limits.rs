@@ -109,6 +109,23 @@ fn as_many_filters_as_there_is_memory() {
 }
 
 #[test]
+fn whether_a_request_would_be_taken_can_be_asked_without_making_it() {
+    let mut pair = Pair::with(DURABLE, Sizes { filters: filter_len(3), ..Default::default() });
+    let filters = [dunlin_core::Filter::literal("a/b", QoS::AtMostOnce)];
+    for _ in 0..3 {
+        assert_eq!(pair.client.check_subscribe(&filters), Ok(()));
+        assert_eq!(pair.client.check_unsubscribe(&["a/b"]), Ok(()));
+    }
+    assert!(pair.client.is_idle());
+    assert_eq!(pair.client.subscribe(&filters), Ok(id(1)), "no identifier is used up by asking");
+    assert_eq!(pair.client.check_subscribe(&filters), Err(SubscribeError::Full));
+    assert_eq!(pair.client.check_unsubscribe(&["a/b"]), Err(SubscribeError::Full));
+    assert_eq!(pair.client.check_subscribe(&[]), Err(SubscribeError::Empty));
+    assert_eq!(pair.client.check_unsubscribe(&[]), Err(SubscribeError::Empty));
+    assert_eq!(pair.client.check_unsubscribe(&["a/#/b"]), Err(SubscribeError::InvalidFilter));
+}
+
+#[test]
 fn the_smallest_inbox_speaks_mqtt() {
     let mut pair = Pair::with(RESUMING, Sizes { rx: 16, ..Default::default() }).up();
     pair.subscribe("a", QoS::ExactlyOnce).unwrap();

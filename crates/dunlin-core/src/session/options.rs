@@ -219,7 +219,7 @@ impl<'s> Options<'s> {
     /// Whether MQTT can express these options.
     ///
     /// # Errors
-    /// The first [`InvalidOptions`] found. A session with such options refuses to connect and says the same as
+    /// The first [`InvalidOptions`] in the order of CONNECT. A session with such options refuses to connect and says the same as
     /// [`Fault::Options`](crate::Fault::Options).
     pub const fn check(&self) -> Result<(), InvalidOptions> {
         match self.first_invalid {
