@@ -296,3 +296,17 @@ fn what_is_subscribed_to_arrives_and_is_acknowledged() {
         assert_eq!(client.sent(room), b"");
     }
 }
+
+#[cfg(feature = "subscribe")]
+#[test]
+fn what_there_is_no_room_for_waits_until_acknowledgements_have_left() {
+    let mut client = Client::connected();
+    let shown: usize = (1..=22).map(|id| client.told(&[0x32, 5, 0, 1, b'a', 0, id]).len()).sum();
+    assert_eq!(shown, 20);
+    assert!(client.session.is_stalled() && client.session.deadline() > Some(Instant::from_millis(0)));
+    assert_eq!(client.sent(1000).len(), 20 * 4);
+    assert_eq!(client.session.deadline(), Some(Instant::from_millis(0)));
+    assert_eq!(client.told(b"").len(), 2);
+    assert_eq!(client.sent(1000), b"\x40\x02\0\x15\x40\x02\0\x16");
+    assert!(!client.session.is_stalled() && client.session.deadline() > Some(Instant::from_millis(0)));
+}
