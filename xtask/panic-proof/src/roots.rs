@@ -98,6 +98,7 @@ roots! {
     "Session::close" => Session::close,
     "Session::deadline" => Session::deadline,
     "Session::fault" => Session::fault,
+    "Session::give_up" => Session::give_up,
     "Session::has_said_goodbye" => Session::has_said_goodbye,
     "Session::hold" => Session::hold,
     "Session::ignored_count" => Session::ignored_count,
