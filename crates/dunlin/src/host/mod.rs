@@ -832,9 +832,9 @@ impl State {
     /// Lets the session's memory grow, as far as it may.
     #[cold]
     fn make_room_for(&mut self, sum: Load) -> bool {
-        let wanted = sum.within((self.most.count, self.most.arena));
-        if !wanted.fits(self.limit) {
-            self.session.make_room_for(wanted.count, wanted.arena);
+        let (count, arena) = (sum.count.min(self.most.count), sum.arena.min(self.most.arena));
+        if count > self.limit.count || arena > self.limit.arena {
+            self.session.make_room_for(count, arena);
             self.limit = self.most.within(self.session.capacity());
         }
         sum.fits(self.most)

@@ -454,6 +454,11 @@ fn memory_for_messages_on_their_way_out_grows_as_far_as_it_may_and_no_further() 
     // The last one takes all the bytes that are left, many times what the session has memory for now.
     let rest = vec![7; 40_000 - 99 * tx_len(1, 90) - tx_len(1, 0) - 2];
     assert!(world.publish(&Publish::new("a", &rest).exactly_once()).is_ready());
+    // Where there may be no more, nothing moves.
+    let place = || world.host.state().session.ask(|session| std::ptr::from_ref(session).addr());
+    let before = place();
+    assert!(world.publish(&Publish::new("a", b"x").exactly_once()).is_pending());
+    assert_eq!(place(), before);
     assert!(world.publish(&message).is_pending());
     // One that replaces nothing needs room as well.
     let newest = world.host.poll_publish(&message, None, Replace::SameTopic, &mut 0, None);
