@@ -3,6 +3,7 @@
 //! Found as `mosquitto` or `/usr/sbin/mosquitto`; Debian has it in the package of that name. Ended, with its directory,
 //! when the value is dropped.
 
+use std::hash::BuildHasher;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -186,8 +187,14 @@ impl Drop for Mosquitto {
 /// # Panics
 /// When the loopback has none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.expect("a free port").port()
+    // Below those that systems give to outgoing connections: none of them takes it while a broker is away.
+    const PORTS: std::ops::Range<u64> = 10_000..32_000;
+    let random = || std::collections::hash_map::RandomState::new().hash_one(());
+    std::iter::repeat_with(random)
+        .take(1000)
+        .map(|number| u16::try_from(PORTS.start + number % (PORTS.end - PORTS.start)).expect("a port"))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 fn executable() -> &'static str {

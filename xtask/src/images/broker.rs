@@ -1,13 +1,12 @@
 //! The real mosquitto: one plain listener and any number with TLS, which can be restarted and can forget.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use dunlin_testkit::mosquitto::Mosquitto;
+use dunlin_testkit::mosquitto::{Mosquitto, free_port};
 
 use super::pki::{Issued, Pki};
 
@@ -31,7 +30,7 @@ impl Broker {
         let mut files = Vec::new();
         let mut tls = Vec::new();
         for (index, certificate) in certificates.iter().enumerate() {
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = free_port();
             config += &format!(
                 "listener {port} 127.0.0.1\ncertfile {index}.pem\nkeyfile {index}.key\ncafile {index}.ca\n\
                  require_certificate {}\n",
