@@ -8,10 +8,10 @@ use dunlin_testkit::{Rng, seeds};
 
 /// What a session tells, as text, and what it wants.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    pub events: Vec<String>,
-    pub receipts: Vec<Receipt>,
-    pub fault: Option<Fault>,
+struct Told {
+    events: Vec<String>,
+    receipts: Vec<Receipt>,
+    fault: Option<Fault>,
     sent: Vec<u8>,
 }
 
@@ -28,24 +28,15 @@ impl Told {
 
 /// Whether to take the short way, and how many bytes to send at a time.
 #[derive(Clone, Copy)]
-pub struct Way {
-    pub is_short: bool,
-    pub room: usize,
+struct Way {
+    is_short: bool,
+    room: usize,
 }
 
-/// Takes what came and gives what leaves, until there is nothing more; by the short way where there is one.
-fn turn(session: &mut Session<'_>, inbox: &mut Inbox<'_>, now: Instant, way: Way) -> Told {
-    turn_with(session, inbox, now, way, |_| false)
-}
-
-/// The same; `grow` is asked when there is nothing more to tell, and says whether to look again.
-pub fn turn_with<'s>(
-    session: &mut Session<'s>,
-    inbox: &mut Inbox<'_>,
-    now: Instant,
-    way: Way,
-    mut grow: impl FnMut(&mut Session<'s>) -> bool,
-) -> Told {
+/// Takes what came and gives what leaves, until there is nothing more; by the short way where there is one. `grow` is
+/// asked when there is nothing more to tell, and says whether to look again.
+fn turn<'s>(twin: &mut Twin<'s, '_>, now: Instant, way: Way, mut grow: impl FnMut(&mut Session<'s>) -> bool) -> Told {
+    let Twin { session, inbox } = twin;
     let mut told = Told::default();
     let mut out = vec![0; way.room];
     loop {
@@ -84,7 +75,7 @@ fn publish(session: &mut Session<'_>, message: &Publish<'_>, short: bool) -> Res
 }
 
 /// A packet that a server sends, or hardly one.
-pub fn packet(rng: &mut Rng) -> Vec<u8> {
+fn packet(rng: &mut Rng) -> Vec<u8> {
     let id = (rng.below(7) as u16 + u16::from(!rng.chance(1, 50))).to_be_bytes();
     let first = *rng.pick(&[0x30, 0x32, 0x34, 0x34, 0x3A, 0x3C, 0x40, 0x50, 0x62, 0x62, 0x70, 0xD0]);
     let mut body = Vec::new();
@@ -114,84 +105,148 @@ pub fn packet(rng: &mut Rng) -> Vec<u8> {
     packet
 }
 
-#[test]
-fn what_is_common_takes_a_short_way_and_nothing_else_changes() {
-    let (mut messages, mut faults, mut delivered) = (0, 0, 0);
-    for seed in seeds(300) {
-        let mut rng = Rng::new(seed);
-        let mut options = Options::new("short").window(3);
-        let is_persistent = rng.chance(1, 2);
-        if is_persistent {
-            options = options.persistent();
+/// What a session is made of at random: does it last, too?
+pub fn options(rng: &mut Rng) -> (Options<'static>, bool) {
+    let mut options = Options::new("twin").window(3);
+    let is_persistent = rng.chance(1, 2);
+    if is_persistent {
+        options = options.persistent();
+    }
+    if rng.chance(1, 3) {
+        options = options.manual_acks();
+    }
+    if rng.chance(1, 3) {
+        options = options.durable();
+    }
+    if rng.chance(1, 2) {
+        options = options.oversize(Oversize::Skip);
+    }
+    (options, is_persistent)
+}
+
+/// A session and its inbox.
+pub struct Twin<'s, 'm> {
+    pub session: Session<'s>,
+    pub inbox: Inbox<'m>,
+}
+
+/// How the other twin differs.
+pub trait Difference<'s> {
+    /// Whether it takes the short way this time.
+    fn is_short(&mut self, rng: &mut Rng) -> bool;
+
+    /// What happens now and then, to both perhaps.
+    fn meanwhile(&mut self, rng: &mut Rng, now: Instant, one: &mut Session<'s>, other: &mut Session<'s>);
+
+    /// It has nothing more to tell. Whether to look again.
+    fn grow(&mut self, other: &mut Session<'s>) -> bool;
+}
+
+/// What the twins have told, and the seed of those that tell now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub seed: u64,
+    pub messages: usize,
+    pub delivered: usize,
+    pub faults: usize,
+}
+
+/// Two sessions live through the same, and must tell and want the same, however the other one differs.
+pub fn compare<'s>(
+    rng: &mut Rng,
+    is_persistent: bool,
+    [one, other]: &mut [Twin<'s, '_>; 2],
+    difference: &mut impl Difference<'s>,
+    counts: &mut Counts,
+) {
+    let mut time = 0;
+    let mut is_up = false;
+    let mut receipts = Vec::new();
+    let mut unread = Vec::new();
+    for _ in 0..200 {
+        time += rng.below(300) as u64;
+        let now = Instant::from_millis(time);
+        if !is_up {
+            one.session.open(now, &mut one.inbox);
+            other.session.open(now, &mut other.inbox);
+            unread = vec![0x20, 2, u8::from(is_persistent && rng.chance(2, 3)), 0];
+            is_up = true;
         }
-        if rng.chance(1, 3) {
-            options = options.manual_acks();
-        }
-        if rng.chance(1, 3) {
-            options = options.durable();
-        }
-        if rng.chance(1, 2) {
-            options = options.oversize(Oversize::Skip);
-        }
-        let mut storages: [Box<Storage<300, 300, 6>>; 2] = Default::default();
-        let [plain, short] = &mut storages;
-        let ((plain_memory, mut plain_inbox), (short_memory, mut short_inbox)) = (plain.split(), short.split());
-        let (mut plain, mut short) = (Session::new(options, plain_memory), Session::new(options, short_memory));
-        let mut time = 0;
-        let mut is_up = false;
-        let mut receipts = Vec::new();
-        let mut unread = Vec::new();
-        for _ in 0..200 {
-            time += rng.below(300) as u64;
-            let now = Instant::from_millis(time);
-            if !is_up {
-                plain.open(now, &mut plain_inbox);
-                short.open(now, &mut short_inbox);
-                unread = vec![0x20, 2, u8::from(is_persistent && rng.chance(2, 3)), 0];
-                is_up = true;
+        let is_short = difference.is_short(rng);
+        match rng.below(9) {
+            0..4 => unread.extend(packet(rng)),
+            4 | 5 => {
+                let payload = vec![9; rng.below(150)];
+                let qos = *rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
+                let message = Publish::new(rng.pick::<&str>(&["a", "x/y", "a/+"]), &payload).with_qos(qos);
+                assert_eq!(publish(&mut one.session, &message, false), publish(&mut other.session, &message, is_short));
             }
-            match rng.below(8) {
-                0..4 => unread.extend(packet(&mut rng)),
-                4 | 5 => {
-                    let payload = vec![9; rng.below(150)];
-                    let qos = *rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
-                    let message = Publish::new(rng.pick::<&str>(&["a", "x/y", "a/+"]), &payload).with_qos(qos);
-                    assert_eq!(publish(&mut plain, &message, false), publish(&mut short, &message, true));
+            6 => {
+                if let Some(receipt) = receipts.pop() {
+                    assert_eq!(one.session.acknowledge(receipt), other.session.acknowledge(receipt));
                 }
-                6 => {
-                    if let Some(receipt) = receipts.pop() {
-                        assert_eq!(plain.acknowledge(receipt), short.acknowledge(receipt));
-                    }
-                    while let Some(mark) = plain.next_mark() {
-                        assert_eq!(short.next_mark(), Some(mark));
-                        plain.mark_stored(mark);
-                        short.mark_stored(mark);
-                    }
-                }
-                _ => {
-                    let filters = [Filter::literal("a/#", QoS::ExactlyOnce)];
-                    assert_eq!(plain.subscribe(&filters), short.subscribe(&filters));
+                while let Some(mark) = one.session.next_mark() {
+                    assert_eq!(other.session.next_mark(), Some(mark));
+                    one.session.mark_stored(mark);
+                    other.session.mark_stored(mark);
                 }
             }
-            let n = rng.below(unread.len() + 1);
-            let n = plain_inbox.push(&unread[..n]);
-            assert_eq!(short_inbox.push(&unread[..n]), n);
-            unread.drain(..n);
-            let room = *rng.pick(&[1, 3, 4, 30, 1000]);
-            let told = turn(&mut plain, &mut plain_inbox, now, Way { is_short: false, room });
-            assert_eq!(turn(&mut short, &mut short_inbox, now, Way { is_short: true, room }), told, "seed {seed}");
-            assert_eq!(plain.deadline(), short.deadline());
-            assert_eq!(plain.outgoing_count(), short.outgoing_count());
-            messages += told.events.iter().filter(|event| event.starts_with("Message")).count();
-            delivered += told.events.iter().filter(|event| event.starts_with("Delivered")).count();
-            faults += usize::from(told.fault.is_some());
-            receipts.extend(told.receipts);
-            if told.fault.is_some() || rng.chance(1, 40) {
-                plain.lost();
-                short.lost();
-                is_up = false;
+            7 => {
+                let filters = [Filter::literal("a/#", QoS::ExactlyOnce)];
+                assert_eq!(one.session.subscribe(&filters), other.session.subscribe(&filters));
             }
+            _ => difference.meanwhile(rng, now, &mut one.session, &mut other.session),
+        }
+        let n = rng.below(unread.len() + 1);
+        let n = one.inbox.push(&unread[..n]);
+        assert_eq!(other.inbox.push(&unread[..n]), n);
+        unread.drain(..n);
+        let room = *rng.pick(&[1, 3, 4, 30, 1000]);
+        let told = turn(one, now, Way { is_short: false, room }, |_| false);
+        let told_other = turn(other, now, Way { is_short, room }, |session| difference.grow(session));
+        assert_eq!(told_other, told, "seed {}", counts.seed);
+        assert_eq!(one.session.deadline(), other.session.deadline());
+        assert_eq!(one.session.outgoing_count(), other.session.outgoing_count());
+        counts.messages += told.events.iter().filter(|event| event.starts_with("Message")).count();
+        counts.delivered += told.events.iter().filter(|event| event.starts_with("Delivered")).count();
+        counts.faults += usize::from(told.fault.is_some());
+        receipts.extend(told.receipts);
+        if told.fault.is_some() || rng.chance(1, 40) {
+            one.session.lost();
+            other.session.lost();
+            is_up = false;
         }
     }
-    assert!(messages > 1000 && delivered > 100 && faults > 100, "{messages} {delivered} {faults}");
+}
+
+/// The other one always takes the short way.
+struct Short;
+
+impl<'s> Difference<'s> for Short {
+    fn is_short(&mut self, _: &mut Rng) -> bool {
+        true
+    }
+
+    fn meanwhile(&mut self, _: &mut Rng, _: Instant, _: &mut Session<'s>, _: &mut Session<'s>) {}
+
+    fn grow(&mut self, _: &mut Session<'s>) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_is_common_takes_a_short_way_and_nothing_else_changes() {
+    let mut counts = Counts::default();
+    for seed in seeds(300) {
+        counts.seed = seed;
+        let mut rng = Rng::new(seed);
+        let (options, is_persistent) = options(&mut rng);
+        let mut storages: [Box<Storage<300, 300, 6>>; 2] = Default::default();
+        let mut twins = storages.each_mut().map(|storage| {
+            let (memory, inbox) = storage.split();
+            Twin { session: Session::new(options, memory), inbox }
+        });
+        compare(&mut rng, is_persistent, &mut twins, &mut Short, &mut counts);
+    }
+    assert!(counts.messages > 1000 && counts.delivered > 100 && counts.faults > 100, "{counts:?}");
 }

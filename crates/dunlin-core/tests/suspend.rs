@@ -1,11 +1,9 @@
 //! A session that moves to other memory, at any time, goes on as if it had not.
 
-use dunlin_core::{
-    Filter, Inbox, Instant, Memory, Options, Oversize, Publish, PublishError, QoS, Received, Session, Slot,
-};
+use dunlin_core::{Inbox, Instant, Memory, Options, Publish, PublishError, Received, Session, Slot};
 use dunlin_testkit::{Rng, seeds};
 
-use crate::short_way::{Way, packet, turn_with};
+use crate::short_way::{Counts, Difference, Twin, compare, options};
 
 /// Memory of some size, with an end that was used for something else.
 struct Owned {
@@ -52,111 +50,62 @@ fn move_on<'s>(session: &mut Session<'s>, more: usize) {
     *session = Session::resume(options, suspended, owned.lend());
 }
 
+/// The other one moves: now and then, or when it must.
+struct Moving {
+    /// It has hardly a table of received messages, and moves when that is wanted.
+    is_growing: bool,
+    moves: usize,
+}
+
+impl<'s> Difference<'s> for Moving {
+    fn is_short(&mut self, rng: &mut Rng) -> bool {
+        rng.chance(1, 2)
+    }
+
+    fn meanwhile(&mut self, rng: &mut Rng, now: Instant, still: &mut Session<'s>, moving: &mut Session<'s>) {
+        let message = Publish::new("piece", b"by piece").at_least_once();
+        for _ in 0..rng.below(3) {
+            assert_eq!(still.publish(&message), moving.publish(&message));
+        }
+        // Between two pieces of a packet, if there is one to send.
+        let (mut a, mut b) = ([0; 3], [0; 3]);
+        assert_eq!(still.transmit(now, &mut a), moving.transmit(now, &mut b));
+        assert_eq!(a, b);
+        move_on(moving, if self.is_growing { 0 } else { rng.below(9) });
+    }
+
+    fn grow(&mut self, moving: &mut Session<'s>) -> bool {
+        let must_move = moving.wants_received();
+        if must_move {
+            move_on(moving, 1);
+            self.moves += 1;
+        }
+        must_move
+    }
+}
+
 #[test]
 fn a_session_that_moves_to_larger_memory_at_any_time_or_when_it_must_goes_on_as_if_it_had_not() {
-    let (mut messages, mut delivered, mut faults, mut moves) = (0, 0, 0, 0);
+    let mut counts = Counts::default();
+    let mut moves = 0;
     for seed in seeds(100) {
+        counts.seed = seed;
         let mut rng = Rng::new(seed);
-        let mut options = Options::new("mover").window(3);
-        let is_persistent = rng.chance(1, 2);
-        if is_persistent {
-            options = options.persistent();
-        }
-        if rng.chance(1, 3) {
-            options = options.manual_acks();
-        }
-        if rng.chance(1, 3) {
-            options = options.durable();
-        }
-        if rng.chance(1, 2) {
-            options = options.oversize(Oversize::Skip);
-        }
-        // Large enough that neither is ever full, but for one whose table of received messages grows when it must.
+        let (options, is_persistent) = options(&mut rng);
         let is_growing = rng.chance(1, 2);
+        // Large enough that neither is ever full, but for one whose table of received messages grows when it must.
         let mut memories =
             [300, if is_growing { 2 } else { 300 }].map(|received| Owned::new(60_000, 300, received, 3_000));
-        let [still, moving] = &mut memories;
-        let (mut still, mut moving) = (Session::new(options, still.lend()), Session::new(options, moving.lend()));
         let mut buffers = [[0; 300]; 2];
-        let [still_inbox, moving_inbox] = &mut buffers;
-        let (mut still_inbox, mut moving_inbox) = (Inbox::new(still_inbox), Inbox::new(moving_inbox));
+        let [still_inbox, moving_inbox] = buffers.each_mut().map(|buffer| Inbox::new(buffer));
+        let [still, mut moving] = memories.each_mut().map(|memory| Session::new(options, memory.lend()));
         moving.set_growing(is_growing);
-        let (mut time, mut is_up) = (0, false);
-        let (mut receipts, mut unread) = (Vec::new(), Vec::new());
-        for _ in 0..200 {
-            time += rng.below(300) as u64;
-            let now = Instant::from_millis(time);
-            if !is_up {
-                still.open(now, &mut still_inbox);
-                moving.open(now, &mut moving_inbox);
-                unread = vec![0x20, 2, u8::from(is_persistent && rng.chance(2, 3)), 0];
-                is_up = true;
-            }
-            match rng.below(9) {
-                0..4 => unread.extend(packet(&mut rng)),
-                4 | 5 => {
-                    let payload = vec![9; rng.below(150)];
-                    let qos = *rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
-                    let message = Publish::new(rng.pick::<&str>(&["a", "x/y"]), &payload).with_qos(qos);
-                    assert_eq!(still.publish(&message), moving.publish(&message));
-                }
-                6 => {
-                    if let Some(receipt) = receipts.pop() {
-                        assert_eq!(still.acknowledge(receipt), moving.acknowledge(receipt));
-                    }
-                    while let Some(mark) = still.next_mark() {
-                        assert_eq!(moving.next_mark(), Some(mark));
-                        still.mark_stored(mark);
-                        moving.mark_stored(mark);
-                    }
-                }
-                7 => {
-                    let filters = [Filter::literal("a/#", QoS::ExactlyOnce)];
-                    assert_eq!(still.subscribe(&filters), moving.subscribe(&filters));
-                }
-                _ => {
-                    let message = Publish::new("piece", b"by piece").at_least_once();
-                    for _ in 0..rng.below(3) {
-                        assert_eq!(still.publish(&message), moving.publish(&message));
-                    }
-                    // Between two pieces of a packet, if there is one to send.
-                    let (mut a, mut b) = ([0; 3], [0; 3]);
-                    assert_eq!(still.transmit(now, &mut a), moving.transmit(now, &mut b));
-                    assert_eq!(a, b);
-                    move_on(&mut moving, if is_growing { 0 } else { rng.below(9) });
-                }
-            }
-            let n = rng.below(unread.len() + 1);
-            let n = still_inbox.push(&unread[..n]);
-            assert_eq!(moving_inbox.push(&unread[..n]), n);
-            unread.drain(..n);
-            let room = *rng.pick(&[1, 3, 4, 30, 1000]);
-            let told = turn_with(&mut still, &mut still_inbox, now, Way { is_short: false, room }, |_| false);
-            let is_short = rng.chance(1, 2);
-            let told_moving = turn_with(&mut moving, &mut moving_inbox, now, Way { is_short, room }, |session| {
-                let must_move = session.wants_received();
-                if must_move {
-                    move_on(session, 1);
-                    moves += 1;
-                }
-                must_move
-            });
-            assert_eq!(told_moving, told, "seed {seed}");
-            assert_eq!(still.deadline(), moving.deadline());
-            assert_eq!(still.outgoing_count(), moving.outgoing_count());
-            messages += told.events.iter().filter(|event| event.starts_with("Message")).count();
-            delivered += told.events.iter().filter(|event| event.starts_with("Delivered")).count();
-            faults += usize::from(told.fault.is_some());
-            receipts.extend(told.receipts);
-            if told.fault.is_some() || rng.chance(1, 40) {
-                still.lost();
-                moving.lost();
-                is_up = false;
-            }
-        }
+        let mut twins = [Twin { session: still, inbox: still_inbox }, Twin { session: moving, inbox: moving_inbox }];
+        let mut difference = Moving { is_growing, moves: 0 };
+        compare(&mut rng, is_persistent, &mut twins, &mut difference, &mut counts);
+        moves += difference.moves;
     }
-    let counts = (messages, delivered, faults, moves);
-    assert!(messages > 500 && delivered > 50 && faults > 30 && moves > 50, "{counts:?}");
+    assert!(counts.messages > 500 && counts.delivered > 50 && counts.faults > 30 && moves > 50, "{counts:?} {moves}");
 }
 
 #[test]
