@@ -30,8 +30,7 @@ impl<'m> Inbox<'m> {
     /// An empty inbox in `buf`. At least 16 bytes are needed to speak MQTT at all.
     #[must_use]
     pub const fn new(buf: &'m mut [u8]) -> Self {
-        let limit = buf.len();
-        Self { buf, limit, start: 0, end: 0, used: 0, topic_at: limit, topic_len: 0, body_len: 0 }
+        Self::growing(buf, 0)
     }
 
     /// An empty inbox in `buf` for packets of up to `limit` bytes, however short `buf` is.
