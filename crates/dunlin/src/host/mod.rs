@@ -832,11 +832,8 @@ impl State {
     /// Lets the session's memory grow, as far as it may.
     #[cold]
     fn make_room_for(&mut self, sum: Load) -> bool {
-        let (count, arena) = (sum.count.min(self.most.count), sum.arena.min(self.most.arena));
-        if count > self.limit.count || arena > self.limit.arena {
-            self.session.make_room_for(count, arena);
-            self.limit = self.most.within(self.session.capacity());
-        }
+        self.session.make_room_for(sum.count.min(self.most.count), sum.arena.min(self.most.arena));
+        self.limit = self.most.within(self.session.capacity());
         sum.fits(self.most)
     }
 

@@ -124,10 +124,14 @@ impl OwnedSession {
         (self.sizes.slots / 2, self.sizes.tx / if is_full { 2 } else { SPARE })
     }
 
-    /// Makes room for so many messages on their way out, and so many bytes of them, as far as there may be.
+    /// Makes room for so many messages on their way out, and so many bytes of them, as far as there may be; where there
+    /// is, nothing moves.
     pub fn make_room_for(&mut self, count: usize, arena: usize) {
         let Sizes { mut tx, mut slots, .. } = self.sizes;
         let (has_slots, has_bytes) = self.capacity();
+        if count <= has_slots && arena <= has_bytes {
+            return;
+        }
         if arena > has_bytes {
             tx = tx.max(2 * SPARE * arena);
         }
