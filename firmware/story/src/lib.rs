@@ -62,6 +62,9 @@ const COST_ROUND_MS: u64 = 20;
 const UNDER_WAY: u32 = 4;
 /// No chapter takes longer, in milliseconds, apart from the idle one.
 const PATIENCE_MS: u64 = 20_000;
+/// How long the will may take, in milliseconds. mosquitto drops that of a persistent session that is back before the cut is
+/// noticed: then the connection is cut once more.
+const WILL_MS: u64 = 2_000;
 
 /// What the session's owner can do, a loop or a task.
 pub trait Client {
@@ -218,7 +221,7 @@ impl Story {
             Chapter::Large => self.large(client),
             Chapter::Restart => self.restart(client),
             Chapter::Forget => self.forget(client),
-            Chapter::Will => self.will(),
+            Chapter::Will => self.will(now - started),
             Chapter::Idle => self.idle(now - started),
             Chapter::End => Ok(Some(Do::Close)),
         };
@@ -231,7 +234,11 @@ impl Story {
         if self.chapter == Chapter::Costs && self.is_round_over() {
             return Some(Instant::from_millis(self.next_round));
         }
-        let length = if self.chapter == Chapter::Idle { self.idle_ms } else { PATIENCE_MS + 1 };
+        let length = match self.chapter {
+            Chapter::Idle => self.idle_ms,
+            Chapter::Will => self.next_cut(),
+            _ => PATIENCE_MS + 1,
+        };
         self.started.map(|started| Instant::from_millis(started + length))
     }
 
@@ -377,17 +384,20 @@ impl Story {
         Ok(None)
     }
 
-    fn will(&mut self) -> Step {
-        match (self.done, self.seen.connected) {
-            (0, _) => {
-                self.done = 1;
-                Ok(Some(Do::Cut))
-            }
-            (_, Some(true)) if self.seen.status == 1 => {
-                self.next(Chapter::Idle, "the will of a connection that was cut")
-            }
-            _ => Ok(None),
+    fn will(&mut self, passed: u64) -> Step {
+        if self.seen.connected == Some(true) && self.seen.status > 0 {
+            return self.next(Chapter::Idle, "the will of a connection that was cut");
         }
+        if passed < self.next_cut() {
+            return Ok(None);
+        }
+        self.done += 1;
+        Ok(Some(Do::Cut))
+    }
+
+    /// When the connection is cut next, in milliseconds of its chapter.
+    fn next_cut(&self) -> u64 {
+        u64::from(self.done) * WILL_MS
     }
 
     fn idle(&mut self, passed: u64) -> Step {
