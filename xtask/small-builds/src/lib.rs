@@ -1,8 +1,8 @@
 //! What builds of dunlin-core with few features do.
 //!
 //! The tests of the core run with all features, since what judges it wants all: parts that stand in for others where
-//! there are few, as `session/qos0.rs` does, would never run. So these stories know bytes alone, and are told with one
-//! set of features after the other.
+//! there are few, as `session/qos0.rs` and `acks.rs` do, would never run. So these stories know bytes alone, and are told
+//! with one set of features after the other.
 
 #![cfg(test)]
 
@@ -309,4 +309,92 @@ fn what_there_is_no_room_for_waits_until_acknowledgements_have_left() {
     assert_eq!(client.told(b"").len(), 2);
     assert_eq!(client.sent(1000), b"\x40\x02\0\x15\x40\x02\0\x16");
     assert!(!client.session.is_stalled() && client.session.deadline() > Some(Instant::from_millis(0)));
+}
+
+#[cfg(all(feature = "qos2", feature = "subscribe"))]
+mod incoming_at_qos_2 {
+    use super::*;
+
+    fn publish(id: u8, is_dup: bool) -> Vec<u8> {
+        vec![if is_dup { 0x3C } else { 0x34 }, 5, 0, 1, b'a', 0, id]
+    }
+
+    #[test]
+    fn each_message_is_shown_once_and_answered_in_order() {
+        for room in [1, 4, 100] {
+            let mut client = Client::connected();
+            let messages = [publish(9, false), b"\x32\x05\0\x01a\0\x04".to_vec(), publish(3, false)].concat();
+            assert_eq!(client.told(&messages).len(), 3);
+            assert_eq!(client.sent(room), b"\x50\x02\0\x09\x40\x02\0\x04\x50\x02\0\x03");
+            // Repeated twice at once: one answer each.
+            assert_eq!(client.told(&[publish(9, true), publish(9, true)].concat()), [""; 0]);
+            assert!(client.session.is_stalled());
+            assert_eq!(client.sent(room), b"\x50\x02\0\x09");
+            assert_eq!(client.told(b""), [""; 0]);
+            assert_eq!(client.sent(room), b"\x50\x02\0\x09");
+            // PUBREL before PUBREC has left, twice at once, and of nothing we know.
+            assert_eq!(client.told(&publish(5, false)).len(), 1);
+            assert_eq!(client.told(b"\x62\x02\0\x05\x62\x02\0\x09\x62\x02\0\x09\x62\x02\0\x08"), [""; 0]);
+            assert_eq!(client.sent(room), b"\x70\x02\0\x09\x70\x02\0\x05");
+            assert_eq!(client.told(b""), [""; 0]);
+            assert_eq!(client.sent(room), b"\x70\x02\0\x09\x70\x02\0\x08");
+            assert_eq!(client.told(b"\x50\x02\0\x07"), [""; 0]);
+            assert_eq!((client.sent(room), client.session.ignored_count()), (b"\x62\x02\0\x07".to_vec(), 1));
+        }
+    }
+
+    #[test]
+    fn what_was_shown_is_not_shown_again_on_the_next_connection() {
+        for acknowledged in [false, true] {
+            let mut client = Client::connected();
+            client.told(&[publish(1, false), publish(2, false)].concat());
+            if acknowledged {
+                client.sent(100);
+            }
+            client.session.lost();
+            client.connect(RESUMED);
+            assert_eq!(client.sent(100), b"");
+            assert_eq!(client.told(&[publish(1, true), b"\x62\x02\0\x02".to_vec()].concat()), [""; 0]);
+            assert_eq!(client.sent(100), b"\x50\x02\0\x01\x70\x02\0\x02");
+            // The server loses the session, and says so: the same identifier names another message.
+            client.session.lost();
+            client.connect(FORGOTTEN);
+            assert_eq!(client.told(&publish(1, true)).len(), 1);
+        }
+    }
+
+    #[test]
+    fn after_a_connect_without_an_answer_a_new_message_shows_that_the_session_is_lost() {
+        for is_dup in [false, true] {
+            let mut client = Client::connected();
+            client.told(&[publish(1, false), publish(2, false)].concat());
+            client.sent(100);
+            client.session.lost();
+            client.session.open(Instant::from_millis(0), &mut client.inbox);
+            client.sent(100); // CONNECT
+            client.session.lost();
+            client.connect(RESUMED);
+            assert_eq!(client.told(&publish(1, is_dup)).len(), usize::from(!is_dup));
+            assert_eq!(client.sent(100), b"\x50\x02\0\x01");
+            // What was in doubt is forgotten with the session, and only then.
+            assert_eq!(client.told(&publish(2, true)).len(), usize::from(!is_dup));
+        }
+    }
+
+    #[test]
+    fn more_messages_than_fit_end_the_connection() {
+        let mut client = Client::connected();
+        for id in 1..=20 {
+            assert_eq!(client.told(&publish(id, false)).len(), 1);
+        }
+        assert_eq!(client.told(&publish(21, false)), [""; 0]);
+        assert_eq!(client.sent(100).len(), 80);
+        // Nothing is owed any more, so nothing that leaves would make room.
+        assert_eq!(client.told(b""), [format!("{:?}", Fault::TooMany)]);
+        client.session.lost();
+        client.connect(RESUMED);
+        assert_eq!(client.told(b"\x62\x02\0\x05"), [""; 0]);
+        assert_eq!(client.sent(100), b"\x70\x02\0\x05");
+        assert_eq!(client.told(&publish(21, true)).len(), 1);
+    }
 }

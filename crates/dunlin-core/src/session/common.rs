@@ -4,9 +4,8 @@
 //! what is not common is left to them untouched: faults, time, requests, large messages, whatever must wait.
 
 use super::event::Message;
-use super::inbound::Verdict;
 use super::incoming::Pause;
-use super::message::Answer;
+use super::message::{Answer, Verdict};
 use super::options::Publish;
 use super::{Link, Session, is_name, outgoing};
 use crate::inbox::Inbox;

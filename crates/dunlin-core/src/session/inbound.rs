@@ -22,7 +22,7 @@ use super::event::Receipt;
 use super::incoming::Pause;
 #[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
-use super::message::Server;
+use super::message::{Server, Verdict};
 use super::queue::{self, Queue};
 use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
@@ -79,7 +79,7 @@ impl Stage {
 
     /// Whether its acknowledgement must wait, and holds up those behind it.
     fn holds_up(self) -> bool {
-        CAN_WAIT && matches!(self, Self::Shown1 | Self::Shown2 | Self::Unmarked)
+        matches!(self, Self::Shown1 | Self::Shown2 | Self::Unmarked)
     }
 }
 
@@ -91,8 +91,6 @@ const QOS2: bool = cfg!(feature = "qos2");
 const DURABLE: bool = cfg!(feature = "durable");
 /// Whether the application may keep a message for longer than until the next `poll`.
 const MANUAL: bool = cfg!(feature = "manual");
-/// Whether a message may still be arriving, or an acknowledgement waiting, when the next packet is looked at.
-const CAN_WAIT: bool = MANUAL || DURABLE || cfg!(feature = "large");
 
 impl Received {
     /// An unused entry.
@@ -143,19 +141,6 @@ enum Stall {
     No,
     Waiting,
     Over,
-}
-
-/// What to do with a packet that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// New: show it.
-    Show,
-    /// Taken; there is nothing to show [MQTT-4.3.3-2].
-    Taken,
-    /// Not now: something must leave first.
-    Stall,
-    /// No room, and nothing that leaves would make some.
-    TooMany,
 }
 
 impl<'s> Inbound<'s> {
@@ -605,9 +590,6 @@ impl<'s> Inbound<'s> {
     }
 
     fn remove(&mut self, index: usize) {
-        if !(QOS2 || CAN_WAIT) {
-            return self.table.remove(0); // nothing stays behind what has left
-        }
         self.table.remove(index);
         self.at.next_ack = queue::moved(self.at.next_ack, index);
         self.at.found = queue::moved(self.at.found, index);

@@ -1,8 +1,7 @@
 //! Packets that came, told apart: each goes to the part of the session that it is about.
 
 use super::event::{Kind, Request};
-use super::inbound::Verdict;
-use super::message::{Answer, Server};
+use super::message::{Answer, Server, Verdict};
 use super::{Fault, Link, Session};
 use crate::inbox::Inbox;
 use crate::log;

@@ -79,6 +79,19 @@ pub(crate) enum Answer {
     Ignored,
 }
 
+/// What to do with a packet that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// New: show it.
+    Show,
+    /// Taken; there is nothing to show [MQTT-4.3.3-2].
+    Taken,
+    /// Not now: something must leave first.
+    Stall,
+    /// No room, and nothing that leaves would make some.
+    TooMany,
+}
+
 /// Lengths of 32 bits fit the address space of every target with 32 bits or more.
 pub(crate) fn to_usize(len: u32) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)

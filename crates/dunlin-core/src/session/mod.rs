@@ -4,12 +4,15 @@
 //! is subscribed; `keep_alive` alone does arithmetic on time; `next` asks them all what leaves next. Packets that came
 //! are told apart in `incoming`, messages larger than the inbox in `large`.
 
+#[cfg(any(test, not(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend"))))]
+pub(crate) mod acks;
 #[cfg(all(feature = "qos2", feature = "subscribe"))]
 pub(crate) mod common;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod filters;
 pub(crate) mod ids;
+#[cfg(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend"))]
 pub(crate) mod inbound;
 mod incoming;
 pub(crate) mod keep_alive;
@@ -28,10 +31,7 @@ pub(crate) mod options;
 pub(crate) mod outbound;
 #[cfg(any(test, not(any(feature = "qos1", feature = "large", feature = "suspend"))))]
 pub(crate) mod qos0;
-#[cfg_attr(
-    not(any(feature = "qos1", feature = "large", feature = "suspend", feature = "subscribe")),
-    expect(dead_code, reason = "where nothing is kept, little of it is needed")
-)]
+#[cfg(any(feature = "durable", feature = "large", feature = "manual", feature = "qos1", feature = "suspend"))]
 mod queue;
 #[cfg(feature = "suspend")]
 pub(crate) mod suspend;
@@ -40,6 +40,8 @@ mod table;
 #[cfg(feature = "verify")]
 mod verify;
 
+#[cfg(not(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend")))]
+pub(crate) use acks as inbound;
 #[cfg(feature = "durable")]
 use error::RestoreError;
 #[cfg(feature = "subscribe")]
