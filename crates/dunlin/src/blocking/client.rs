@@ -79,13 +79,14 @@ impl Client {
 
     fn start(builder: Builder, must_connect: bool) -> Result<Self, Error> {
         let (target, settings) = builder.finish()?;
+        let name = format!("dunlin {}", settings.name()); // no NUL in there: MQTT has none, and that was checked
         let host = Host::start(settings, Instant::now)?;
         let system = |error| Error::System(Arc::new(error));
         let poll = mio::Poll::new().map_err(system)?;
         let waker = mio::Waker::new(poll.registry(), WAKE).map_err(system)?;
         let waker = Waker::from(Arc::new(WakePoll(waker)));
         let runner = Runner { pump: Pump::new(host.clone(), must_connect), target, poll, waker };
-        thread::Builder::new().name("dunlin".to_owned()).spawn(move || runner.run()).map_err(system)?;
+        thread::Builder::new().name(name).spawn(move || runner.run()).map_err(system)?;
         Ok(Self { shared: Arc::new(Shared { host }) })
     }
 

@@ -343,7 +343,7 @@ impl Builder {
 }
 
 impl Settings {
-    #[cfg(feature = "tracing")]
+    /// The client identifier, by which logs and threads name the client.
     pub fn name(&self) -> &str {
         &self.client_id
     }
