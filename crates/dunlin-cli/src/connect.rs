@@ -14,8 +14,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::args::{ConnectionArgs, TlsArgs, TlsVersion};
 use crate::exit::Failure;
 
-/// Whatever MQTT can carry is published and received; memory follows what there is, and not this.
-const LARGEST: usize = 256 << 20;
+/// Whatever MQTT can carry is published and received; memory follows what there is, and not this. The longest packet is
+/// what four digits announce, behind a header of five bytes; the queue counts an identifier of two at any quality of service.
+const LARGEST: usize = 5 + 268_435_455 + 2;
 
 /// Messages on their way out.
 const WAITING: usize = 1024;

@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 
 use dunlin_testkit::mosquitto::Mosquitto;
 use dunlin_testkit::{Proxy, Rng};
@@ -187,6 +188,31 @@ fn the_longest_topic_and_payloads_of_any_size_pass() {
     assert_eq!(succeeds(at("sub -q 1 -C 1", &topic)), "far\n");
     fails(at("pub -m x", &format!("{topic}x")), 2, "65535");
     fails(at("sub", &format!("{topic}x")), 2, "65535");
+}
+
+#[test]
+fn the_longest_packet_of_all_is_sent() {
+    const LONGEST: u64 = 268_435_455;
+    let scratch = Mosquitto::start(); // for its directory
+    let file = scratch.directory().join("payload");
+    std::fs::File::create(&file).unwrap().set_len(LONGEST - 3).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let came = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut connect = [0; 4096];
+        let _ = stream.read(&mut connect).unwrap();
+        stream.write_all(b"\x20\x02\0\0").unwrap();
+        let mut head = [0; 8];
+        stream.read_exact(&mut head).unwrap();
+        let rest = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+        (head, rest)
+    });
+    succeeds(dunlin(&format!("pub -p {port} -t a -f {}", file.display())));
+    // Behind it comes DISCONNECT.
+    assert_eq!(came.join().unwrap(), (*b"\x30\xff\xff\xff\x7f\0\x01a", LONGEST - 3 + 2));
+    std::fs::File::create(&file).unwrap().set_len(LONGEST - 2).unwrap();
+    fails(dunlin(&format!("pub -p {port} -t a -f {} -W 1 --quiet", file.display())), 2, "larger");
 }
 
 /// Nobody reads while the broker dies: what a subscriber sees of a restart of mosquitto is tested elsewhere.

@@ -169,6 +169,14 @@ fn refused_subscriptions_are_reported_and_end_it_when_none_is_left() {
 }
 
 #[test]
+fn the_longest_packet_of_all_is_waited_for() {
+    // All that ever comes of it is its head.
+    let (port, _) = stub(&[b"\x20\x02\0\0", b"\x90\x03\0\x01\0\x30\xff\xff\xff\x7f\0\x01a"]);
+    let (code, _, stderr) = run(dunlin(&format!("sub -p {port} -t a -W 1")));
+    assert_eq!((code, stderr.as_str()), (27, "dunlin: timed out\n"));
+}
+
+#[test]
 fn a_kept_session_is_unsubscribed_from_what_it_still_has() {
     let broker = Mosquitto::start();
     succeeds(dunlin_at(&broker, "sub -t old/# -t kept -q 1 -i u -c -E"));
