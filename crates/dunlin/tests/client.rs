@@ -342,6 +342,16 @@ async fn a_close_waits_for_what_is_in_flight_and_not_longer_than_its_limit() {
 }
 
 #[tokio::test]
+async fn for_ever_is_a_limit_of_a_close_like_any_other() {
+    let broker = Mosquitto::start();
+    let (client, _messages, driver) = connected(Client::builder(&broker.url(), "patient").build()).await;
+    let last = client.publish(&Publish::new("a", b"x").exactly_once()).await.unwrap();
+    in_time(client.close(Duration::MAX)).await.unwrap();
+    assert_eq!(last.outcome(), Some(Outcome::Delivered));
+    in_time(driver).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn offline_messages_wait_at_qos_1_and_2_and_are_refused_at_qos_0() {
     let mut broker = Mosquitto::start();
     let builder = Client::builder(&broker.url(), "offline").reconnect(impatient()).subscribe("a", QoS::ExactlyOnce);

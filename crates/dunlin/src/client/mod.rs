@@ -267,7 +267,7 @@ impl Client {
     /// ended for another reason. [`Error::Timeout`]: the driver does not run.
     pub async fn close(&self, limit: Duration) -> Result<(), Error> {
         self.host().close(limit);
-        tokio::time::timeout(limit + GOODBYE, self.host().ended()).await.unwrap_or(Err(Error::Timeout))
+        tokio::time::timeout(limit.saturating_add(GOODBYE), self.host().ended()).await.unwrap_or(Err(Error::Timeout))
     }
 
     fn host(&self) -> &Arc<Host> {
