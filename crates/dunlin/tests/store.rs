@@ -66,6 +66,27 @@ fn messages_that_were_accepted_without_a_server_arrive_from_the_next_client() {
 }
 
 #[test]
+fn what_waits_keeps_its_identifiers_though_the_next_client_subscribes_as_it_starts() {
+    let scratch = Scratch::new("identifiers");
+    let till = builder(NOBODY, "till").store(scratch.open()).linger(Duration::ZERO).start().unwrap();
+    for payload in ["one", "two", "three"] {
+        let _ = till.publish(&Publish::new("till", payload.as_bytes()).exactly_once()).unwrap();
+    }
+    let _ = till.request_subscribe(&[("at/run/time", QoS::AtLeastOnce)]).unwrap();
+    till.close(Duration::ZERO).unwrap_err();
+    drop(till);
+    let broker = Mosquitto::start();
+    let receiver = Client::connect(&broker.url(), "office").unwrap();
+    receiver.subscribe("till", QoS::ExactlyOnce).unwrap();
+    let till = builder(&broker.url(), "till").store(scratch.open()).subscribe("a", QoS::AtMostOnce);
+    let till = till.subscribe("b", QoS::AtMostOnce).connect().unwrap();
+    till.close(LONG).unwrap();
+    for payload in ["one", "two", "three"] {
+        assert_eq!(receiver.next_timeout(LONG).unwrap().expect("a message").payload(), payload.as_bytes());
+    }
+}
+
+#[test]
 fn a_full_store_is_said_at_publish_and_takes_more_when_messages_are_over() {
     let scratch = Scratch::new("full");
     let broker = Mosquitto::start();

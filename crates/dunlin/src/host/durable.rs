@@ -5,6 +5,7 @@
 //! than that. So what is published meanwhile goes to the disk together, and neither the driver nor a publisher at QoS 0
 //! ever waits for the disk. Without a store there is no thread, and nothing to ask but an `Option`.
 
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
@@ -12,8 +13,8 @@ use std::thread;
 
 use dunlin_core::memory::tx_len;
 use dunlin_core::{Mark, PacketId, Publish, PublishError, QoS, Replace, Restored, Stage, Topic};
-use dunlin_store::{FileStore, Snapshot};
-use rustc_hash::FxHashMap;
+use dunlin_store::{FileStore, Snapshot, StoreError};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::deliveries::Load;
 use super::error::{Error, Reason};
@@ -28,6 +29,8 @@ pub(super) struct Durable {
     /// What messages that wait, or are being stored, will take.
     bytes: u64,
     unstored: FxHashMap<PacketId, Unstored>,
+    /// Messages that were taken back before they were stored: what goes to the disk of them is to be marked as over.
+    withdrawn: Vec<PacketId>,
     /// Filters added, with their quality of service, and removed: kept here until they are stored.
     filters: Vec<(String, Option<QoS>)>,
     /// Tells the thread that there is something to store.
@@ -71,6 +74,7 @@ impl Durable {
             waiting: Vec::new(),
             bytes: 0,
             unstored: FxHashMap::default(),
+            withdrawn: Vec::new(),
             filters: Vec::new(),
             bell,
             listener: Some(listener),
@@ -88,8 +92,8 @@ impl Durable {
         }
     }
 
-    /// The session has accepted a message; it leaves when it is stored.
-    pub fn accept(&mut self, id: PacketId, number: u64, publish: &Publish<'_>) {
+    /// The session has accepted a message; it leaves when it is stored. Gives who waited for one that it has replaced.
+    pub fn accept(&mut self, id: PacketId, number: u64, publish: &Publish<'_>) -> Option<Waker> {
         self.bytes += FileStore::size(publish.topic().len(), publish.payload().len());
         self.waiting.push(Put {
             id,
@@ -101,8 +105,16 @@ impl Durable {
             retain: publish.is_retain(),
         });
         self.order = self.order.wrapping_add(1);
-        self.unstored.insert(id, Unstored { number, waker: None });
         self.ring();
+        self.unstored.insert(id, Unstored { number, waker: None }).and_then(|replaced| replaced.waker)
+    }
+
+    /// The session has taken a message back, and marks that if it was stored.
+    pub fn withdraw(&mut self, id: PacketId) {
+        if self.unstored.contains_key(&id) {
+            self.withdrawn.push(id);
+            self.ring();
+        }
     }
 
     pub fn subscribe(&mut self, filters: &[(&str, QoS)]) {
@@ -132,22 +144,26 @@ pub(super) fn load(snapshot: &Snapshot) -> Load {
 }
 
 impl State {
-    /// Gives a new session what its predecessor left.
-    pub(super) fn restore(&mut self, snapshot: Snapshot) {
+    /// Gives a new session what its predecessor left, before anything else takes an identifier. Filters that are `known`
+    /// are subscribed to anyway.
+    pub(super) fn restore(&mut self, snapshot: Snapshot, known: &FxHashSet<&str>) -> Result<(), Error> {
         if let Some((last, _)) = snapshot.last {
             let next = PacketId::new(last.get().checked_add(1).unwrap_or(1));
-            next.into_iter().for_each(|next| self.give(Restored::NextId(next)));
+            next.into_iter().for_each(|next| _ = self.give(Restored::NextId(next)));
         }
         for id in snapshot.released {
-            self.give(Restored::Released(id));
-            self.note(Some(id), Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
+            if self.give(Restored::Released(id)) {
+                self.note(Some(id), Load { count: 1, arena: 0, bytes: 0 }, None, Replace::Nothing);
+            }
         }
         for message in snapshot.messages {
             let (topic, qos, retain) = (Topic::from_store(message.topic.as_bytes()), message.qos, message.retain);
             let key = self.next_key();
             let len = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
             let payload = dunlin_core::External { key, len };
-            self.give(Restored::External { id: message.id, topic, qos, retain, payload });
+            if !self.give(Restored::External { id: message.id, topic, qos, retain, payload }) {
+                continue;
+            }
             let bytes = tx_len(message.topic.len(), message.payload.len());
             let load = Load { count: 1, arena: tx_len(message.topic.len(), 0) + EXTERNAL, bytes };
             self.payloads.insert(key, External { payload: message.payload.into(), passes_by: false });
@@ -156,18 +172,25 @@ impl State {
         for id in snapshot.received {
             self.give(Restored::Received(id));
         }
+        let filters = snapshot.filters.iter().filter(|(text, _)| !known.contains(text.as_str()));
+        for (text, qos) in filters {
+            self.subscribe_anyway(&[(text, *qos)])?;
+        }
+        Ok(())
     }
 
     /// The session was made with room for all of it. An identifier received for which it has none is one of so many
-    /// that the server has long been told.
-    fn give(&mut self, restored: Restored<'_>) {
-        let _ = self.session.on(|session| session.restore(restored));
+    /// that the server has long been told. What makes no sense, which only a damaged store can hold, is not taken.
+    fn give(&mut self, restored: Restored<'_>) -> bool {
+        self.session.on(|session| session.restore(restored)).is_ok()
     }
 
     /// Whether something is not on the disk yet that should be before the client ends.
     pub(super) fn is_storing(&self) -> bool {
         let Some(durable) = &self.durable else { return false };
-        !durable.filters.is_empty() || self.session.ask(|session| session.marks().next().is_some())
+        !durable.filters.is_empty()
+            || !durable.withdrawn.is_empty()
+            || self.session.ask(|session| session.marks().next().is_some())
     }
 
     /// The driver may have made marks.
@@ -185,7 +208,11 @@ impl State {
         let messages = std::mem::take(&mut durable.waiting);
         let filters = durable.filters.clone();
         let is_mark = |mark: &Mark| mark.stage != Stage::Accepted;
-        let marks: Vec<_> = self.session.ask(|session| session.marks().filter(is_mark).collect());
+        let mut marks: Vec<_> = self.session.ask(|session| session.marks().filter(is_mark).collect());
+        // A newer message under the same identifier takes the place of the older one, also where they are stored.
+        let is_over = |id: &PacketId| !self.deliveries.is_open(*id);
+        let withdrawn = durable.withdrawn.drain(..).filter(is_over);
+        marks.extend(withdrawn.map(|id| Mark { id, stage: Stage::Done }));
         let is_nothing = messages.is_empty() && marks.is_empty() && filters.is_empty();
         if is_nothing { None } else { Some(Batch { messages, marks, filters }) }
     }
@@ -225,6 +252,24 @@ impl Host {
         started.map(drop).map_err(|error| Error::System(Arc::new(error)))
     }
 
+    /// Brings all that waits to the disk. Whether there was anything.
+    pub(super) fn store(&self, store: &FileStore) -> Result<bool, StoreError<io::Error>> {
+        let batch = self.state().next_batch();
+        let Some(batch) = batch else { return Ok(false) };
+        let messages: Vec<_> = batch.messages.iter().map(Put::named).collect();
+        if !batch.filters.is_empty() {
+            store.set_filters(&batch.filters)?;
+        }
+        store.store(&messages, &batch.marks)?;
+        let mut state = self.state();
+        let wakes = state.stored(&batch);
+        let driver = state.call_driver().or_else(|| state.paused.take());
+        drop(state);
+        wake(wakes);
+        wake(driver);
+        Ok(true)
+    }
+
     /// Ready when the message is on the disk, or the client has ended before. At once without a store.
     pub fn poll_stored(&self, delivery: &Delivery, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
         let mut state = self.state();
@@ -242,27 +287,14 @@ impl Host {
     }
 }
 
-/// Stores until the host is gone.
+/// Stores until the host is gone, or the disk has failed.
 fn run(host: &Weak<Host>, store: &FileStore, bell: &Receiver<()>) {
     for () in bell {
         loop {
             let Some(host) = host.upgrade() else { return };
-            let batch = host.state().next_batch();
-            let Some(batch) = batch else { break };
-            let messages: Vec<_> = batch.messages.iter().map(Put::named).collect();
-            let outcome = match batch.filters.is_empty() {
-                true => Ok(()),
-                false => store.set_filters(&batch.filters),
-            };
-            match outcome.and_then(|()| store.store(&messages, &batch.marks)) {
-                Ok(()) => {
-                    let mut state = host.state();
-                    let wakes = state.stored(&batch);
-                    let driver = state.call_driver().or_else(|| state.paused.take());
-                    drop(state);
-                    wake(wakes);
-                    wake(driver);
-                }
+            match host.store(store) {
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(error) => {
                     // Nothing more may leave; what has not, goes out after a restart, as far as it is stored.
                     host.end(Reason::store(error));

@@ -55,6 +55,7 @@ pub(crate) use waiters::Ticket;
 use deliveries::{Deliveries, Ended, Load};
 use output::OUT;
 use owned::OwnedSession;
+use queue::Queue;
 use received::{InBatch, Inward};
 use replies::Replies;
 use requests::Requests;
@@ -224,32 +225,15 @@ impl Host {
         #[cfg(feature = "store")]
         let stored = settings.store.as_ref().map(durable::Durable::open).transpose()?;
         #[cfg(feature = "store")]
-        let mut session = match &stored {
+        let session = match &stored {
             None => OwnedSession::new(settings.clone(), most, false),
             Some((_, snapshot)) => OwnedSession::new(settings.clone(), most.plus(durable::load(snapshot)), true),
         };
         #[cfg(not(feature = "store"))]
-        let mut session = OwnedSession::new(settings.clone(), most, false);
-        let mut requests = Requests::default();
-        #[cfg(feature = "store")]
-        for (text, qos) in stored.iter().flat_map(|(_, snapshot)| &snapshot.filters) {
-            if settings.subscriptions.iter().all(|(other, _)| other != text) {
-                let (id, texts) = subscribe(&mut session, &[(text, *qos)])?;
-                let number = requests.add(id, texts);
-                requests.drop_token(number);
-            }
-        }
-        // Some servers take no more than eight at a time.
-        for group in settings.subscriptions.chunks(8) {
-            let texts: Vec<_> = group.iter().map(|(text, qos)| (text.as_str(), *qos)).collect();
-            let (id, texts) = subscribe(&mut session, &texts)?;
-            let number = requests.add(id, texts);
-            requests.drop_token(number);
-        }
-        #[cfg_attr(not(feature = "store"), expect(unused_mut, reason = "only a store changes it"))]
+        let session = OwnedSession::new(settings.clone(), most, false);
         let mut state = State {
             deliveries: Deliveries::default(),
-            requests,
+            requests: Requests::default(),
             replies: Replies::default(),
             payloads: FxHashMap::default(),
             last_key: 0,
@@ -277,8 +261,14 @@ impl Host {
         };
         #[cfg(feature = "store")]
         if let Some((durable, snapshot)) = stored {
-            state.restore(snapshot);
+            let known = settings.subscriptions.iter().map(|(text, _)| text.as_str());
+            state.restore(snapshot, &known.collect())?;
             state.durable = Some(durable);
+        }
+        // Behind what was stored, whose identifiers are taken. Some servers take no more than eight at a time.
+        for group in settings.subscriptions.chunks(8) {
+            let filters: Vec<_> = group.iter().map(|(text, qos)| (text.as_str(), *qos)).collect();
+            state.subscribe_anyway(&filters)?;
         }
         Ok(Self {
             settings,
@@ -335,11 +325,21 @@ impl Host {
         };
         let next = if state.room.leave(ticket) { state.room.first() } else { None };
         let driver = state.call_driver_for(publish.qos());
+        let told = if replace == Replace::Nothing { Vec::new() } else { self.tell_replaced(&mut state) };
         drop(state);
+        wake(told);
         wake(next);
         wake(driver);
         let open = id.map(|id| (self.clone(), id));
         Poll::Ready(Ok(Delivery { open, number }))
+    }
+
+    /// Brings what a message has pushed out to those who wait for it: the driver may be far from its next turn.
+    #[cold]
+    fn tell_replaced(&self, state: &mut State) -> Vec<Waker> {
+        let mut wakes = std::mem::take(&mut state.wakes);
+        self.inward().bring(&mut Queue::default(), 0, &mut state.events, &mut wakes);
+        wakes
     }
 
     /// Waits, if that can help.
@@ -624,6 +624,14 @@ impl State {
         Ok((self.requests.add(id, texts.clone()), texts))
     }
 
+    /// Subscribes, and nobody waits for the answer: to be called before the client runs.
+    fn subscribe_anyway(&mut self, filters: &[(&str, QoS)]) -> Result<(), Error> {
+        let (id, texts) = subscribe(&mut self.session, filters)?;
+        let number = self.requests.add(id, texts);
+        self.requests.drop_token(number);
+        Ok(())
+    }
+
     /// Unsubscribes; gives the number of the request.
     fn unsubscribe(&mut self, filters: &[&str]) -> Result<u64, Error> {
         self.check_open()?;
@@ -701,7 +709,7 @@ impl State {
         self.stats.published += u64::from(result.is_ok());
         #[cfg(feature = "store")]
         if let (Ok((Some(id), number)), Some(durable)) = (&result, &mut self.durable) {
-            durable.accept(*id, *number, publish);
+            self.wakes.extend(durable.accept(*id, *number, publish));
         }
         #[cfg(feature = "tracing")]
         if result.is_ok() {
@@ -817,6 +825,8 @@ impl State {
         while let Some(id) = self.deliveries.next_replaceable() {
             if self.session.on(|session| session.withdraw(id)) {
                 self.end(id, Outcome::Replaced);
+                #[cfg(feature = "store")]
+                self.durable.iter_mut().for_each(|durable| durable.withdraw(id));
                 return true;
             }
         }

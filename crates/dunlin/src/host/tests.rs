@@ -1,7 +1,8 @@
 //! The client without threads and sockets, against the model broker: what has to be seen from inside.
 
 use std::io::{self, Write};
-use std::task::{Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use dunlin_core::Fault;
@@ -482,4 +483,72 @@ fn memory_for_filters_grows_as_far_as_it_may_and_no_further() {
     assert!(matches!(one_more, Some(Error::Subscribe(SubscribeError::Full))), "{one_more:?}");
     let less = host.unsubscribe(&[&filter(0)]).err();
     assert!(matches!(less, Some(Error::Subscribe(SubscribeError::Full))), "{less:?}");
+}
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn was(self: &Arc<Self>) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn publish_replacing(host: &Arc<Host>, payload: &[u8], policy: Replace) -> Delivery {
+    let message = Publish::new("a", payload).exactly_once();
+    match host.poll_publish(&message, None, policy, &mut 0, None) {
+        Poll::Ready(delivery) => delivery.unwrap(),
+        Poll::Pending => panic!("no room"),
+    }
+}
+
+#[test]
+fn what_was_pushed_out_is_told_at_once_also_without_a_connection() {
+    for policy in [Replace::Oldest, Replace::SameTopic] {
+        let host = World::new(builder().queue(1, 1000)).host;
+        let older = publish_replacing(&host, b"older", policy);
+        let (woken, watching) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+        assert!(older.poll(Some((&mut 0, &woken.clone().into()))).is_pending());
+        assert!(host.poll_event(&mut 0, Some(&watching.clone().into())).is_pending());
+        let _ = publish_replacing(&host, b"newer", policy);
+        assert!(woken.was() && watching.was(), "{policy:?}");
+        assert_eq!(older.outcome(), Some(Outcome::Replaced));
+        let event = host.poll_event(&mut 0, None);
+        assert!(matches!(event, Poll::Ready(Ok(Event::Replaced(number))) if number == older.number()), "{event:?}");
+    }
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn a_message_that_is_pushed_out_while_it_is_being_stored_is_over_on_the_disk_too() {
+    for (policy, is_first_stored) in
+        [(Replace::Oldest, false), (Replace::Oldest, true), (Replace::SameTopic, false), (Replace::SameTopic, true)]
+    {
+        let name = format!("dunlin-replaced-{policy:?}-{is_first_stored}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&directory);
+        let store = dunlin_store::FileStore::open(&directory).unwrap();
+        let host = World::new(builder().queue(1, 1000).store(store.clone())).host;
+        let older = publish_replacing(&host, b"older", policy);
+        let woken = Arc::new(Woken::default());
+        assert!(host.poll_stored(&older, Some(&woken.clone().into())).is_pending());
+        if is_first_stored {
+            assert!(host.store(&store).unwrap());
+        }
+        let newer = publish_replacing(&host, b"newer", policy);
+        while host.store(&store).unwrap() {}
+        assert!(woken.was(), "who waits for the disk waits for ever: {policy:?}");
+        assert!(host.poll_stored(&older, None).is_ready() && host.poll_stored(&newer, None).is_ready());
+        assert_eq!(older.outcome(), Some(Outcome::Replaced));
+        let payloads: Vec<_> = store.snapshot().unwrap().messages.into_iter().map(|message| message.payload).collect();
+        assert_eq!(payloads, [b"newer"], "{policy:?}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }
