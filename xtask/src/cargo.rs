@@ -69,9 +69,9 @@ pub fn clippy() -> Result<()> {
     process::run(cargo().args(["clippy", "--workspace", "--all-targets"]).args(FEATURES).args(["--", "-D", "warnings"]))
 }
 
-/// What the workspace does not turn on by itself: the two backends of TLS for devices, and sessions shared by tasks. One
-/// set for all stages, so that nothing is built twice.
-const FEATURES: [&str; 2] = ["--features", "dunlin-tls/embedded-tls,dunlin-tls/mbedtls,dunlin/async"];
+/// What the workspace does not turn on by itself: the two backends of TLS for devices, sessions shared by tasks, and
+/// tracing. One set for all stages, so that nothing is built twice.
+const FEATURES: [&str; 2] = ["--features", "dunlin-tls/embedded-tls,dunlin-tls/mbedtls,dunlin/async,dunlin/tracing"];
 
 /// The session's own tests, and those of what judges it.
 const CORE: [&str; 2] = ["dunlin-core", "dunlin-testkit"];

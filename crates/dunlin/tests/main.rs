@@ -16,5 +16,7 @@ mod restarts;
 mod store;
 #[cfg(all(feature = "rustls", feature = "tokio"))]
 mod tls;
+#[cfg(all(feature = "tracing", feature = "tokio"))]
+mod tracing;
 #[cfg(all(feature = "websocket", feature = "tokio"))]
 mod websocket;

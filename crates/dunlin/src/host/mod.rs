@@ -37,6 +37,7 @@ mod replies;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod told;
 mod waiters;
 
 pub use builder::Builder;
@@ -327,6 +328,7 @@ impl Host {
         let driver = state.call_driver_for(publish.qos());
         let told = if replace == Replace::Nothing { Vec::new() } else { self.tell_replaced(&mut state) };
         drop(state);
+        told::accepted(publish);
         wake(told);
         wake(next);
         wake(driver);
@@ -688,8 +690,6 @@ impl State {
     ) -> Result<Accepted, PublishError> {
         if publish.qos() == QoS::AtMostOnce && self.stage(publish)? {
             self.stats.published += 1;
-            #[cfg(feature = "tracing")]
-            tracing::trace!(topic = publish.topic(), len = publish.payload().len(), qos = ?publish.qos(), "accepted");
             return Ok((None, self.deliveries.number()));
         }
         #[cfg(feature = "store")]
@@ -710,10 +710,6 @@ impl State {
         #[cfg(feature = "store")]
         if let (Ok((Some(id), number)), Some(durable)) = (&result, &mut self.durable) {
             self.wakes.extend(durable.accept(*id, *number, publish));
-        }
-        #[cfg(feature = "tracing")]
-        if result.is_ok() {
-            tracing::trace!(topic = publish.topic(), len = publish.payload().len(), qos = ?publish.qos(), "accepted");
         }
         result
     }

@@ -22,6 +22,7 @@ use super::output::Output;
 use super::owned::{LONG, OwnedInbox};
 use super::queue::Queue;
 use super::received::{Event, Message};
+use super::told::{self, Told};
 use super::{Host, Link, State, wake};
 
 /// See the module.
@@ -33,6 +34,7 @@ pub(crate) struct Pump {
     messages: Queue,
     message_bytes: usize,
     wakes: Vec<Waker>,
+    told: Told,
     /// The queue of received messages is full: nothing is read.
     is_held: bool,
     /// When the ping left whose answer is awaited.
@@ -77,6 +79,7 @@ impl Pump {
             messages: Queue::default(),
             message_bytes: 0,
             wakes: Vec::new(),
+            told: Told::default(),
             is_held: false,
             pinged_at: None,
             attempt: 0,
@@ -135,6 +138,7 @@ impl Pump {
         }
         state.events = events;
         drop(guard);
+        self.told.tell(host.settings.name());
         wake(self.wakes.drain(..));
         turn
     }
@@ -234,11 +238,6 @@ impl Pump {
             Next::End => None,
         };
         let reason = if is_closed { Reason::Closed } else { reason };
-        #[cfg(feature = "tracing")]
-        match next {
-            Next::Retry(delay) => tracing::warn!(client = host.settings.name(), %reason, ?delay, "disconnected"),
-            Next::End => tracing::info!(client = host.settings.name(), %reason, "ended"),
-        }
         state.events.push(Event::Disconnected { reason: reason.clone(), retry_in });
         let mut events = std::mem::take(&mut state.events);
         self.wakes.append(&mut state.wakes);
@@ -247,6 +246,7 @@ impl Pump {
         host.inward().bring(&mut self.messages, bytes, &mut events, &mut self.wakes);
         state.events = events;
         drop(guard);
+        told::lost(host.settings.name(), &reason, &next);
         wake(self.wakes.drain(..));
         if let Next::End = next {
             host.end(reason);
@@ -324,14 +324,14 @@ impl Pump {
         if state.replies.is_waited_for() {
             return;
         }
-        let Self { inbox, messages, message_bytes, .. } = self;
+        let Self { inbox, messages, message_bytes, told, .. } = self;
         loop {
             let delivered = state.session.on(|session| {
                 inbox.on(|inbox| {
                     while *count > 0 && *bytes > 0 {
                         match session.poll_common(inbox)? {
                             Common::Message(message) => {
-                                trace_received(&message);
+                                told.received(&message);
                                 let place = messages.add();
                                 place.set(&message);
                                 let len = place.len();
@@ -362,7 +362,7 @@ impl Pump {
                 state.wakes.extend(waker);
             }
             Happened::Message(message) => {
-                trace_received(&message);
+                self.told.received(&message);
                 let packet = long_packet(&message);
                 let is_whole = packet > 0 && packet == buffer_len;
                 let mut owned = if is_whole { Message::whole(&message, packet) } else { Message::copy(&message) };
@@ -378,8 +378,7 @@ impl Pump {
             Happened::Forgotten(id) => state.end(id, Outcome::Forgotten),
             Happened::Replaced(id) => state.end(id, Outcome::Replaced),
             Happened::Connected { resumed } => {
-                #[cfg(feature = "tracing")]
-                tracing::info!(client = self.host.settings.name(), resumed, "connected");
+                self.told.connected(resumed);
                 state.link = Link::Up(now);
                 state.stats.connections += 1;
                 state.events.push(Event::Connected { resumed });
@@ -475,13 +474,6 @@ impl Pump {
         }
         Turn::Go { deadline: Some(deadline.map_or(closing.until, |deadline| deadline.min(closing.until))) }
     }
-}
-
-/// A message came, for whoever traces.
-#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "for tracing only"))]
-fn trace_received(message: &dunlin_core::Message<'_>) {
-    #[cfg(feature = "tracing")]
-    tracing::trace!(topic = &*message.topic, len = message.payload.len(), qos = ?message.qos, "received");
 }
 
 /// Bytes of the packet that a message came in, if it is a long one. Zero if it is not.

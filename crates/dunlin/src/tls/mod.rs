@@ -286,7 +286,9 @@ impl fmt::Debug for Tls {
 /// error.
 fn warn_insecure(name: &str) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(server = name, "TLS WITHOUT VERIFICATION: anybody may be this server");
-    #[cfg(not(feature = "tracing"))]
+    if tracing::enabled!(tracing::Level::WARN) {
+        tracing::warn!(server = name, "TLS WITHOUT VERIFICATION: anybody may be this server");
+        return;
+    }
     eprintln!("dunlin: TLS WITHOUT VERIFICATION: anybody may be {name}");
 }
