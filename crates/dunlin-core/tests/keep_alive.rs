@@ -297,3 +297,27 @@ fn a_ping_leaves_when_it_is_due_though_what_comes_is_not_read() {
         assert_eq!(pair.client.transmit(now, &mut out), Transmit::Idle);
     }
 }
+
+#[test]
+fn a_ping_may_leave_although_none_is_due_and_the_session_waits_for_no_answer() {
+    let mut out = [0; 8];
+    let mut pair = Pair::new(SHORT);
+    assert_eq!(pair.client.ping_past(&mut out), 0, "without a connection");
+    let mut pair = Pair::connected(SHORT.answer_timeout(3));
+    assert_eq!(pair.client.ping_past(&mut out[..1]), 0, "without room");
+    assert_eq!(pair.client.ping_past(&mut out), 2);
+    assert_eq!(out[..2], [0xC0, 0]);
+    pair.run_for(8 * S);
+    assert!(pair.is_up());
+    assert_eq!(pair.sent_of(PINGREQ), []);
+    // It is something that left [MQTT-3.1.2-23].
+    let now = Instant::from_millis(pair.now);
+    assert_eq!(pair.client.ping_past(&mut out), 2);
+    assert_eq!(pair.client.transmit(now, &mut out), Transmit::Idle);
+    pair.run_for(8 * S);
+    assert_eq!(pair.sent_of(PINGREQ), []);
+    // Behind a packet that has begun to leave it would be in the middle of that.
+    pair.publish(&Publish::new("a", &[7; 100]).at_least_once()).unwrap();
+    assert_eq!(pair.client.transmit(Instant::from_millis(pair.now), &mut out), Transmit::Bytes(8));
+    assert_eq!(pair.client.ping_past(&mut out), 0);
+}

@@ -115,6 +115,7 @@ roots! {
     "Session::open" => Session::open,
     "Session::options" => Session::options,
     "Session::outgoing_count" => Session::outgoing_count,
+    "Session::ping_past" => Session::ping_past,
     "Session::poll" => Session::poll,
     "Session::poll_common" => Session::poll_common,
     "Session::poll_ready" => Session::poll_ready,

@@ -173,6 +173,21 @@ impl Session<'_> {
         Ok(Some(len))
     }
 
+    /// Writes a ping to `out` although none is due, and says how many bytes it has; they are to leave before what
+    /// [`transmit`](Session::transmit) gives next. Zero without a connection, behind a packet that has begun to leave, and
+    /// where `out` is too short.
+    ///
+    /// For drivers that doubt whether the server is there: the session pings when nothing else has left, and a server need
+    /// not answer messages at QoS 0 that have. What it says, or does not, is for the driver to judge: the session waits for
+    /// no answer.
+    pub fn ping_past(&mut self, out: &mut [u8]) -> usize {
+        let may_leave = self.link == Link::Up && self.sending.is_nothing();
+        let Some(place) = out.first_chunk_mut().filter(|_| may_leave) else { return 0 };
+        *place = [header::PINGREQ, 0];
+        self.keep_alive.sent();
+        place.len()
+    }
+
     /// Whether something has begun to leave, or a request or message may wait to, as far as the last `transmit` knew:
     /// acknowledgements stand in no order to messages.
     fn may_overtake(&self) -> bool {

@@ -41,8 +41,8 @@ pub(crate) struct Settings {
     is_persistent: bool,
     pub is_manual: bool,
     skips_oversize: bool,
-    keep_alive_s: u16,
-    answer_timeout_s: u16,
+    pub keep_alive_s: u16,
+    pub answer_timeout_s: u16,
     pub window: u16,
     pub subscriptions: Vec<(String, QoS)>,
     pub backoff: Backoff,
@@ -180,6 +180,9 @@ impl Builder {
 
     /// The longest silence towards the server, in whole seconds, 60 by default; zero turns keep alive off, and with it
     /// the discovery of dead links.
+    ///
+    /// A server from which nothing has come for so long is asked whether it is there, also while messages leave that it
+    /// need not answer, and is left when it says nothing for as long again.
     #[must_use]
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.settings.keep_alive_s = seconds(time);

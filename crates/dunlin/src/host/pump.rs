@@ -39,6 +39,7 @@ pub(crate) struct Pump {
     is_held: bool,
     /// When the ping left whose answer is awaited.
     pinged_at: Option<Duration>,
+    doubt: Doubt,
     attempt: u32,
     /// Bytes read and written that the host has not been told of.
     moved: (u64, u64),
@@ -65,6 +66,18 @@ pub(crate) enum Next {
     End,
 }
 
+/// Whether the server is still there. While messages leave, the session sends no ping, and those at QoS 0 have no answer:
+/// on a dead link they would be lost for as long as the system goes on trying.
+#[derive(Clone, Copy, Debug)]
+enum Doubt {
+    /// Something has come since the last turn.
+    Heard,
+    /// Nothing has come since then.
+    Since(Instant),
+    /// Likewise, and a ping has left.
+    Asked(Instant),
+}
+
 /// So many times the bytes of the queue of received messages are taken while somebody waits for an acknowledgement.
 const OVERFLOW: usize = 4;
 
@@ -82,6 +95,7 @@ impl Pump {
             told: Told::default(),
             is_held: false,
             pinged_at: None,
+            doubt: Doubt::Heard,
             attempt: 0,
             moved: (0, 0),
             must_connect,
@@ -96,6 +110,7 @@ impl Pump {
     pub fn open(&mut self) {
         self.output.clear();
         self.is_held = false;
+        self.doubt = Doubt::Heard;
         let now = self.host.now();
         let mut state = self.host.state();
         self.inbox.on(|inbox| state.session.on(|session| session.open(now, inbox)));
@@ -164,6 +179,7 @@ impl Pump {
     pub fn filled(&mut self, n: usize) {
         self.inbox.filled(n);
         self.moved.0 += n as u64;
+        self.doubt = Doubt::Heard;
     }
 
     /// The driver is about to sleep. `false`: something has been asked for, take another turn.
@@ -277,6 +293,33 @@ impl Pump {
         let (_, bytes) = inward.room(self.receive_limit(state), in_batch);
         let is_over = bytes == 0 || !state.is_waited_for();
         is_over && inward.starve(self.host.settings.receive_queue, in_batch)
+    }
+
+    /// Whether to ask the server if it is there: nothing has come from it for the keep alive. When nothing has for as long
+    /// again, and the time for an answer, it is not. That is more than the session gives the answer to a ping of its own:
+    /// this one stands behind all that has left, which a slow link may have before it.
+    fn doubt(&mut self, now: Instant) -> Result<bool, Fault> {
+        let keep_alive = 1000 * u64::from(self.host.settings.keep_alive_s);
+        let timeout = 1000 * u64::from(self.host.settings.answer_timeout_s);
+        if self.is_held {
+            self.doubt = Doubt::Heard; // nobody has looked
+        }
+        match self.doubt {
+            Doubt::Heard => self.doubt = Doubt::Since(now),
+            Doubt::Since(since) => return Ok(keep_alive > 0 && now.millis_since(since) >= keep_alive),
+            Doubt::Asked(since) if now.millis_since(since) >= 2 * keep_alive + timeout => return Err(Fault::Silent),
+            Doubt::Asked(_) => {}
+        }
+        Ok(false)
+    }
+
+    fn ask(&mut self, state: &mut State) {
+        let space = self.output.space();
+        let n = state.session.on(|session| session.ping_past(space));
+        self.output.filled(n);
+        if let (Doubt::Since(since), 1..) = (self.doubt, n) {
+            self.doubt = Doubt::Asked(since);
+        }
     }
 
     /// A ping leaves with the output of the turn that wrote it, and is answered in a later one.
@@ -408,6 +451,11 @@ impl Pump {
         if state.staged.len > 0 {
             self.output.begin_with(&mut state.staged.buffer, state.staged.len);
             state.forget_staged();
+        }
+        match self.doubt(now) {
+            Ok(false) => {}
+            Ok(true) => self.ask(state),
+            Err(fault) => *result = Err(fault),
         }
         loop {
             let space = self.output.space();

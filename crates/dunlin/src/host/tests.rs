@@ -1,6 +1,8 @@
 //! The client without threads and sockets, against the model broker: what has to be seen from inside.
 
+use std::cell::Cell;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
@@ -551,4 +553,59 @@ fn a_message_that_is_pushed_out_while_it_is_being_stored_is_over_on_the_disk_too
         assert_eq!(payloads, [b"newer"], "{policy:?}");
         std::fs::remove_dir_all(&directory).unwrap();
     }
+}
+
+thread_local! {
+    /// Milliseconds, for [`clock`].
+    static TIME: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A clock that stands still until `TIME` is set.
+fn clock() -> std::time::Instant {
+    static ZERO: OnceLock<std::time::Instant> = OnceLock::new();
+    *ZERO.get_or_init(std::time::Instant::now) + Duration::from_millis(TIME.get())
+}
+
+/// What a client with a keep alive of 10 seconds and an answer time of 3 does that publishes a message at QoS 0 each second,
+/// while the server answers the first so many pings: when pings leave, and when it gives up.
+fn seconds_of_pings(answers: usize) -> (Vec<u64>, Option<u64>) {
+    let seconds = Duration::from_secs;
+    let (_, settings) = builder().keep_alive(seconds(10)).answer_timeout(seconds(3)).finish().unwrap();
+    TIME.set(0);
+    let host = Arc::new(Host::new(settings, clock).unwrap());
+    let mut pump = Pump::new(host.clone(), false);
+    pump.open();
+    feed(&mut pump, b"\x20\x02\x00\x00");
+    let mut pings = Vec::new();
+    for second in 1..100 {
+        TIME.set(second * 1000);
+        let message = host.poll_publish(&Publish::new("a", b"x"), None, Replace::Nothing, &mut 0, None);
+        assert!(matches!(message, Poll::Ready(Ok(_))));
+        match pump.turn() {
+            Turn::Close { reason: Reason::Fault(Fault::Silent), .. } => return (pings, Some(second)),
+            Turn::Close { reason, .. } => panic!("{reason}"),
+            Turn::Go { .. } => {}
+        }
+        let mut up = Up { left: usize::MAX, bytes: Vec::new() };
+        pump.write_to(&mut up).unwrap();
+        if up.bytes.ends_with(b"\xC0\0") {
+            pings.push(second);
+            if pings.len() <= answers {
+                feed(&mut pump, b"\xD0\0");
+            }
+        }
+    }
+    (pings, None)
+}
+
+#[test]
+fn a_server_that_says_nothing_is_found_out_while_messages_at_qos_0_leave() {
+    let (pings, end) = seconds_of_pings(2);
+    assert_eq!((pings, end), (vec![10, 20, 30], Some(43)));
+}
+
+#[test]
+fn a_server_that_answers_pings_is_there_while_messages_at_qos_0_leave() {
+    let (pings, end) = seconds_of_pings(usize::MAX);
+    assert_eq!((pings, end), ((1..10).map(|n| 10 * n).collect(), None));
 }
