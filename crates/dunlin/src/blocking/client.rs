@@ -99,7 +99,8 @@ impl Client {
     ///
     /// # Errors
     /// [`PublishError::Offline`] for QoS 0 without a connection, at once; [`PublishError::Full`] when no room appeared
-    /// in time; others as they say. The message was not accepted then.
+    /// in time; others as they say. The message was not accepted then. But with a store, [`Error::Ended`] may mean that
+    /// the client ended while the message was on its way to the disk: if it got there, the next client delivers it.
     pub fn publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
         self.publish_with(message, None, Replace::Nothing)
     }

@@ -97,10 +97,12 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: if the future is dropped before it is ready, the message was not accepted, and the place in the queue goes
-    /// to the next.
+    /// to the next. With a store it may also have been accepted and be on its way to the disk: then it is delivered.
     ///
     /// # Errors
     /// [`PublishError::Offline`] for QoS 0 without a connection; others as they say. The message was not accepted then.
+    /// But with a store, [`Error::Ended`] may mean that the client ended while the message was on its way to the disk: if
+    /// it got there, the next client delivers it.
     pub async fn publish(&self, message: &Publish<'_>) -> Result<Delivery, Error> {
         self.host().publish(message, None, Replace::Nothing).await
     }
