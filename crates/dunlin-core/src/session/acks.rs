@@ -13,7 +13,7 @@ use crate::packet::{PacketId, header};
 /// Room to remember one incoming message, or one acknowledgement that is owed.
 ///
 /// The lower half is the identifier. Above it stands the first byte of the acknowledgement, of which three bits tell how far
-/// the message is; above that two more.
+/// the message is; above that three more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Received(u32);
 
@@ -33,6 +33,8 @@ const RELEASED: u32 = 0x20 << 16;
 const CURRENT: u32 = 0x01 << 24;
 /// The acknowledgement has left, and with it the entry is over.
 const OVER: u32 = 0x02 << 24;
+/// The message is at QoS 2, and its PUBREL is awaited.
+const HELD: u32 = 0x04 << 24;
 
 const _: () = {
     let bits = OWED | QOS2 | RELEASED;
@@ -83,13 +85,13 @@ impl<'s> Inbound<'s> {
                 if *entry & OWED != 0 {
                     return self.stall(); // one answer each: the one that is owed leaves first
                 }
-                *entry |= OWED | CURRENT;
+                *entry |= OWED;
                 return Verdict::Taken; // [MQTT-4.3.3-2]
             }
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
         if HAS_QOS2 && (is_lost || self.space() < 2) {
-            self.retain(CURRENT, CURRENT, 0); // the server cannot have so many under way
+            self.remove_all(CURRENT | OWED, 0, 0); // in doubt; and the server cannot have so many under way
         }
         if self.space() < 2 {
             let is_owed = if HAS_QOS2 { self.find(OWED, OWED).is_some() } else { self.len > 0 };
@@ -113,9 +115,9 @@ impl<'s> Inbound<'s> {
     pub fn on_pubrel(&mut self, id: PacketId, _: bool) -> Pause {
         match self.find_id(id) {
             None => self.owe_stray(id, header::PUBCOMP),
-            Some(Received(entry)) if *entry & RELEASED != 0 => self.wait(),
+            Some(Received(entry)) if *entry & HELD == 0 => self.wait(),
             Some(Received(entry)) => {
-                *entry |= OWED | CURRENT | RELEASED;
+                *entry = *entry & !HELD | OWED | RELEASED;
                 Pause::GoOn
             }
         }
@@ -141,7 +143,7 @@ impl<'s> Inbound<'s> {
     pub fn rewind(&mut self, _: bool) {
         self.stall = Stall::No;
         if HAS_QOS2 {
-            self.retain(QOS2 | RELEASED, QOS2, OWED);
+            self.remove_all(HELD, 0, OWED);
         } else {
             self.len = 0;
         }
@@ -154,7 +156,7 @@ impl<'s> Inbound<'s> {
             self.len = 0;
         }
         if HAS_QOS2 {
-            self.retain(0, 0, CURRENT);
+            self.remove_all(OVER, OVER, CURRENT);
         }
     }
 
@@ -166,7 +168,7 @@ impl<'s> Inbound<'s> {
         let [_, first, high, low] = entry.to_be_bytes();
         let first = if HAS_QOS2 { first } else { header::PUBACK };
         *entry = if HAS_QOS2 && first == header::PUBREC { *entry & !OWED } else { OVER };
-        self.retain(OVER, 0, 0);
+        self.remove_all(OVER, OVER, 0);
         if self.stall == Stall::Waiting {
             self.stall = Stall::Over;
         }
@@ -216,20 +218,21 @@ impl<'s> Inbound<'s> {
 
     fn push(&mut self, id: PacketId, first: u8) {
         if let Some(place) = self.table.get_mut(self.len) {
-            *place = Received(word(first, id.get()) | CURRENT);
+            let held = if first == header::PUBREC { HELD } else { 0 };
+            *place = Received(word(first, id.get()) | CURRENT | held);
             self.len = self.len.wrapping_add(1);
         }
     }
 
-    /// Keeps the entries with these bits under `mask`, and takes the bits `clear` from them.
-    fn retain(&mut self, mask: u32, bits: u32, clear: u32) {
+    /// Removes the entries with these bits under `mask`, and takes the bits `clear` from the others.
+    fn remove_all(&mut self, mask: u32, bits: u32, clear: u32) {
         let mut count = 0_usize;
         for index in 0..self.len {
             let Some(entry) = self.table.get(index).copied() else { return };
             if let Some(place) = self.table.get_mut(count) {
                 *place = Received(entry.0 & !clear);
             }
-            if entry.0 & mask == bits {
+            if entry.0 & mask != bits {
                 count = count.wrapping_add(1);
             }
         }
@@ -276,9 +279,6 @@ mod tests {
         short: Inbound<'s>,
         long: inbound::Inbound<'s>,
         exchanges: [Exchange; 5],
-        /// A message was repeated, which shows that its session is there. The other table doubts it all the same: what may
-        /// make it forget what is in doubt is not tried then.
-        is_repeated: bool,
     }
 
     fn id(number: usize) -> PacketId {
@@ -297,13 +297,8 @@ mod tests {
         fn publish(&mut self, qos: QoS, is_dup: bool, number: usize) -> Verdict {
             let flags = Flags::new(header::PUBLISH | qos.bits() << 1 | u8::from(is_dup) << 3);
             self.settle();
-            let may_forget = self.short.space() < 2 || qos == QoS::ExactlyOnce && !is_dup;
-            if self.is_repeated && may_forget {
-                return Verdict::Stall;
-            }
             let verdict = self.short.on_publish(flags, id(number), false);
             assert_eq!(verdict, self.long.on_publish(flags, id(number), false));
-            self.is_repeated |= verdict == Verdict::Taken;
             if verdict == Verdict::Show {
                 self.short.shown();
                 self.long.shown();
@@ -350,7 +345,6 @@ mod tests {
             if let Some(server) = server {
                 self.short.renew(server, false);
                 self.long.renew(server, false);
-                self.is_repeated = false;
             }
             for number in 1..self.exchanges.len() {
                 match self.exchanges[number] {
@@ -408,7 +402,6 @@ mod tests {
                 short: Inbound::new(&mut short[..len]),
                 long: inbound::Inbound::new(&mut long[..len]),
                 exchanges: [Exchange::None; 5],
-                is_repeated: false,
             };
             for _ in 0..400 {
                 pair.step(&mut rng);
