@@ -260,6 +260,40 @@ fn a_message_at_qos_2_is_released_once_it_is_received() {
     assert_eq!((client.sent(100), client.session.is_idle()), (vec![], true));
 }
 
+#[cfg(feature = "qos2")]
+#[test]
+fn releases_leave_in_the_order_in_which_their_messages_were_received() {
+    for room in [4, 5, 100] {
+        let mut client = Client::connected();
+        for _ in 0..4 {
+            client.session.publish(&Publish::new("a", b"").exactly_once()).unwrap();
+        }
+        assert_eq!(client.sent(100).len(), 4 * 7);
+        assert_eq!(client.told(b"\x50\x02\0\x03\x50\x02\0\x01"), [""; 0]);
+        assert_eq!(client.transmit(4).1, b"\x62\x02\0\x03");
+        assert_eq!(client.told(b"\x50\x02\0\x04"), [""; 0]);
+        assert_eq!(client.sent(room), b"\x62\x02\0\x01\x62\x02\0\x04");
+        // Each PUBREC is answered, the one of nothing we know as well.
+        assert_eq!(client.told(b"\x50\x02\0\x04\x50\x02\0\x03\x50\x02\0\x09"), [""; 0]);
+        assert_eq!(client.sent(room), b"\x62\x02\0\x09\x62\x02\0\x03\x62\x02\0\x04");
+        assert_eq!(client.told(b"\x70\x02\0\x01"), ["Delivered(PacketId(1))"]);
+        client.session.lost();
+        client.connect(RESUMED);
+        assert_eq!(client.sent(room), b"\x62\x02\0\x03\x62\x02\0\x04\x3C\x05\0\x01a\0\x02");
+        assert_eq!(client.told(b"\x70\x02\0\x04\x70\x02\0\x02"), ["Delivered(PacketId(4))"]);
+        client.session.lost();
+        // The server has lost the session: what it had taken is told, the rest is new.
+        client.session.open(Instant::from_millis(0), &mut client.inbox);
+        client.sent(100);
+        assert_eq!(client.told(FORGOTTEN), ["Connected { resumed: false }", "Forgotten(PacketId(3))"]);
+        assert_eq!(client.sent(room), b"\x34\x05\0\x01a\0\x02");
+        assert_eq!(client.told(b"\x50\x02\0\x02\x70\x02\0\x02"), [""; 0]);
+        assert_eq!(client.sent(room), b"\x62\x02\0\x02");
+        assert_eq!(client.told(b"\x70\x02\0\x02"), ["Delivered(PacketId(2))"]);
+        assert!(client.session.is_idle());
+    }
+}
+
 #[cfg(feature = "subscribe")]
 #[test]
 fn what_is_subscribed_to_arrives_and_is_acknowledged() {

@@ -30,6 +30,7 @@ impl<'o> Writer<'o> {
         self.window.len()
     }
 
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))] // from many places
     pub fn put_byte(&mut self, byte: u8) {
         if let Some(place) = self.window.get_mut(self.at) {
             *place = byte;

@@ -62,6 +62,10 @@ const QOS1: bool = cfg!(feature = "qos1");
 /// Whether there are messages that are released.
 const QOS2: bool = cfg!(feature = "qos2");
 
+/// Whether the slots are few, as in a device: then what has been released is looked through from the front, and
+/// `next_release` is not kept.
+const SHORT: bool = cfg!(not(any(feature = "durable", feature = "large", feature = "suspend")));
+
 /// What is held in `tx`, and what may push it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Held {
@@ -269,6 +273,7 @@ impl<'s> Outbound<'s> {
             header::PUBREC => (Stage::Sent2, self.at.released),
             _ => (Stage::Released, 0),
         };
+        let start = if SHORT { 0 } else { start };
         let Some(index) = self.find(id, start) else { return Answer::Unknown };
         let Some(slot) = self.slots.get_mut(index) else { return Answer::Unknown };
         if !QOS2 || first != header::PUBREC {
@@ -289,7 +294,7 @@ impl<'s> Outbound<'s> {
             }
             Stage::Released => {
                 slot.stage = Stage::Release; // each PUBREC is answered
-                self.at.next_release = self.at.next_release.min(index);
+                self.release_from(index);
                 Answer::Taken
             }
             Stage::Unmarked | Stage::Release => Answer::Taken,
@@ -365,12 +370,16 @@ impl<'s> Outbound<'s> {
 
     /// The next PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4]; it counts as sent.
     pub fn next_release(&mut self) -> Option<PacketId> {
-        while self.at.next_release < self.at.released {
-            let slot = self.slots.get_mut(self.at.next_release)?;
+        let mut index = if SHORT { 0 } else { self.at.next_release };
+        while index < self.at.released {
+            let slot = self.slots.get_mut(index)?;
             if slot.stage == Stage::Unmarked {
                 return None;
             }
-            self.at.next_release = self.at.next_release.wrapping_add(1);
+            index = index.wrapping_add(1);
+            if !SHORT {
+                self.at.next_release = index;
+            }
             if slot.stage == Stage::Release {
                 slot.stage = Stage::Released;
                 return PacketId::new(slot.id);
@@ -583,7 +592,9 @@ impl<'s> Outbound<'s> {
             self.slots.remove(index);
             if QOS2 {
                 self.at.released = queue::moved(self.at.released, index);
-                self.at.next_release = queue::moved(self.at.next_release, index);
+                if !SHORT {
+                    self.at.next_release = queue::moved(self.at.next_release, index);
+                }
             }
             self.at.next_publish = queue::moved(self.at.next_publish, index);
         } else {
@@ -598,8 +609,15 @@ impl<'s> Outbound<'s> {
     fn move_down(&mut self, from: usize) {
         let to = self.at.released;
         self.slots.lower(to, from);
-        self.at.next_release = self.at.next_release.min(to);
+        self.release_from(to);
         self.at.released = to.wrapping_add(1);
+    }
+
+    /// A PUBREL is owed for the slot at `index`.
+    fn release_from(&mut self, index: usize) {
+        if !SHORT {
+            self.at.next_release = self.at.next_release.min(index);
+        }
     }
 
     /// Moves the bytes of all messages to the front of `tx`.
