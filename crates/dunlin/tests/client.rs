@@ -342,6 +342,23 @@ async fn a_close_waits_for_what_is_in_flight_and_not_longer_than_its_limit() {
 }
 
 #[tokio::test]
+async fn a_close_tries_once_more_before_its_time_whatever_the_back_off() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut broker = Mosquitto::start();
+    broker.kill();
+    let builder = Client::builder(&broker.url(), "hurried").reconnect(Backoff::new(DAY, DAY));
+    let (client, _messages, driver) = builder.build().unwrap();
+    let driver = tokio::spawn(driver.run());
+    let lost = in_time(client.next_event()).await.unwrap();
+    assert!(matches!(lost, Event::Disconnected { retry_in: Some(_), .. }));
+    let delivery = client.publish(&Publish::new("a", b"x").exactly_once()).await.unwrap();
+    broker.restart();
+    in_time(client.close(LIMIT)).await.unwrap();
+    assert_eq!(delivery.outcome(), Some(Outcome::Delivered));
+    in_time(driver).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn for_ever_is_a_limit_of_a_close_like_any_other() {
     let broker = Mosquitto::start();
     let (client, _messages, driver) = connected(Client::builder(&broker.url(), "patient").build()).await;

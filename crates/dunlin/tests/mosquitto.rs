@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use dunlin::blocking::{Client, Error, Event, Outcome, Reason};
+use dunlin::reconnect::Backoff;
 use dunlin::{Fault, Publish, PublishError, QoS, Refusal, Replace};
 use dunlin_testkit::{Mosquitto, Proxy};
 
@@ -462,6 +463,19 @@ fn a_close_that_comes_to_its_limit_says_what_is_unfinished() {
     let error = client.close(Duration::from_millis(200)).unwrap_err();
     assert!(matches!(error, Error::Unfinished(3)), "{error:?}");
     assert!(matches!(client.try_publish(&Publish::new("a", b"x").at_least_once()), Err(Error::Ended(Reason::Closed))));
+}
+
+#[test]
+fn a_close_tries_once_more_before_its_time_whatever_the_back_off() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut broker = Mosquitto::start();
+    broker.kill();
+    let client = Client::builder(&broker.url(), "hurried").reconnect(Backoff::new(DAY, DAY)).start().unwrap();
+    await_event(&client, |event| matches!(event, Event::Disconnected { retry_in: Some(_), .. }));
+    let delivery = client.publish(&Publish::new("a", b"x").exactly_once()).unwrap();
+    broker.restart();
+    client.close(LONG).unwrap();
+    assert_eq!(delivery.outcome(), Some(Outcome::Delivered));
 }
 
 #[test]

@@ -531,7 +531,7 @@ impl Runner {
                 return false;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.pump.must_hurry() {
                 return true;
             }
             if self.poll.poll(&mut events, Some(left)).is_err_and(|error| error.kind() != ErrorKind::Interrupted) {

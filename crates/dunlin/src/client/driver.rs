@@ -69,7 +69,7 @@ impl Driver {
             match self.pump.lost(reason) {
                 Next::End => break,
                 Next::Retry(delay) => {
-                    if self.unless_closed(tokio::time::sleep(delay)).await.is_none() {
+                    if !self.rest(delay).await {
                         host.end(Reason::Closed);
                         break;
                     }
@@ -122,18 +122,37 @@ impl Driver {
                     }
                 }
             }
+    /// Sleeps until the next attempt. `false`: the client is closed meanwhile.
+    async fn rest(&mut self, delay: Duration) -> bool {
+        let mut sleep = pin!(tokio::time::sleep(delay));
+        let sleep = |pump: &mut Pump, cx: &mut Context<'_>| match pump.must_hurry() {
+            true => Poll::Ready(()),
+            false => sleep.as_mut().poll(cx),
+        };
+        self.poll_unless_closed(sleep).await.is_some()
+    }
+
         }
     }
 
+        self.poll_unless_closed(|_, cx| work.as_mut().poll(cx)).await
+    }
+
+    async fn poll_unless_closed<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Pump, &mut Context<'_>) -> Poll<T>,
+    ) -> Option<T> {
     /// Waits for `work`, unless the client is closed meanwhile and has nothing left to do, or no time.
     async fn unless_closed<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             self.relay.pass_to(cx.waker());
-            if let Poll::Ready(result) = work.as_mut().poll(cx) {
+            // First, so that no close is missed that begins behind a look.
+            let may_wait = self.pump.pause(&self.waker);
+            if let Poll::Ready(result) = work(&mut self.pump, cx) {
                 return Poll::Ready(Some(result));
             }
-            if !self.pump.pause(&self.waker) {
+            if !may_wait {
                 return Poll::Ready(None);
             }
             match self.pump.closing_at() {

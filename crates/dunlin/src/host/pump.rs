@@ -41,6 +41,8 @@ pub(crate) struct Pump {
     pinged_at: Option<Duration>,
     doubt: Doubt,
     attempt: u32,
+    /// An attempt has been made for the sake of a close.
+    has_hurried: bool,
     /// Bytes read and written that the host has not been told of.
     moved: (u64, u64),
     /// Whether a failure before the first connection is final.
@@ -97,6 +99,7 @@ impl Pump {
             pinged_at: None,
             doubt: Doubt::Heard,
             attempt: 0,
+            has_hurried: false,
             moved: (0, 0),
             must_connect,
         }
@@ -209,6 +212,17 @@ impl Pump {
         let is_over = state.closing.is_some_and(|closing| now >= closing.until || state.unfinished_count() == 0);
         state.paused = Some(waker.clone());
         !is_over
+    }
+
+    /// Whether the next attempt is to be made now, and not when its time has come: the client is being closed, has little
+    /// time, and something is left to do.
+    pub fn must_hurry(&mut self) -> bool {
+        if self.has_hurried || self.host.state().closing.is_none() {
+            return false;
+        }
+        self.has_hurried = true;
+        self.attempt = 0;
+        true
     }
 
     /// The time limit of a close, if the client is being closed.
