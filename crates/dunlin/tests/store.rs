@@ -87,6 +87,24 @@ fn what_waits_keeps_its_identifiers_though_the_next_client_subscribes_as_it_star
 }
 
 #[test]
+fn what_was_accepted_without_waiting_is_stored_when_the_client_has_gone() {
+    let scratch = Scratch::new("gone");
+    for round in 1..=20 {
+        let till = builder(NOBODY, "till").store(scratch.open()).linger(Duration::ZERO).queue(10_000, 1 << 20);
+        let till = till.start().unwrap();
+        for _ in 0..50 {
+            let _ = till.try_publish(&Publish::new("till", b"sale").exactly_once()).unwrap();
+        }
+        match round % 2 {
+            0 => drop(till),
+            _ => assert!(matches!(till.close(Duration::ZERO), Err(Error::Unfinished(_)))),
+        }
+        let stored = FileStore::read_only(&scratch.0).unwrap().snapshot().unwrap();
+        assert_eq!(stored.messages.len(), 50 * round, "after {round} clients");
+    }
+}
+
+#[test]
 fn a_full_store_is_said_at_publish_and_takes_more_when_messages_are_over() {
     let scratch = Scratch::new("full");
     let broker = Mosquitto::start();
@@ -135,6 +153,21 @@ async fn the_asynchronous_client_keeps_what_it_accepted_in_the_same_store() {
     let _ = driver.await;
     drop((till, messages));
     tokio::task::spawn_blocking(move || deliver(&scratch, &["one", "two"])).await.unwrap();
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn what_was_accepted_without_waiting_is_stored_also_when_the_driver_never_ran() {
+    let scratch = Scratch::new("never-ran");
+    for round in 1..=20 {
+        let till = dunlin::client::Client::builder(NOBODY, "till").store(scratch.open()).queue(10_000, 1 << 20);
+        let (till, messages, driver) = till.build().unwrap();
+        for _ in 0..50 {
+            let _ = till.try_publish(&Publish::new("till", b"sale").exactly_once()).unwrap();
+        }
+        drop((driver, messages, till));
+        assert_eq!(scratch.open().snapshot().unwrap().messages.len(), 50 * round, "after {round} clients");
+    }
 }
 
 /// Publishes until the disk takes no more: this test alone, in a process that may write only a little.

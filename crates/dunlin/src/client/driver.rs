@@ -76,10 +76,7 @@ impl Driver {
                 }
             }
         }
-        match host.poll_ended(&mut 0, None) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
-        }
+        host.ended().await
     }
 
     /// Makes one connection, and serves it to its end.
@@ -122,6 +119,9 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
     /// Sleeps until the next attempt. `false`: the client is closed meanwhile.
     async fn rest(&mut self, delay: Duration) -> bool {
         let mut sleep = pin!(tokio::time::sleep(delay));
@@ -132,9 +132,9 @@ impl Driver {
         self.poll_unless_closed(sleep).await.is_some()
     }
 
-        }
-    }
-
+    /// Waits for `work`, unless the client is closed meanwhile and has nothing left to do, or no time.
+    async fn unless_closed<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
         self.poll_unless_closed(|_, cx| work.as_mut().poll(cx)).await
     }
 
@@ -142,9 +142,6 @@ impl Driver {
         &mut self,
         mut work: impl FnMut(&mut Pump, &mut Context<'_>) -> Poll<T>,
     ) -> Option<T> {
-    /// Waits for `work`, unless the client is closed meanwhile and has nothing left to do, or no time.
-    async fn unless_closed<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
         poll_fn(|cx| {
             self.relay.pass_to(cx.waker());
             // First, so that no close is missed that begins behind a look.

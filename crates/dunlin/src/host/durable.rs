@@ -33,6 +33,8 @@ pub(super) struct Durable {
     withdrawn: Vec<PacketId>,
     /// Filters added, with their quality of service, and removed: kept here until they are stored.
     filters: Vec<(String, Option<QoS>)>,
+    /// The disk has failed: what is not stored will never be.
+    has_failed: bool,
     /// Tells the thread that there is something to store.
     bell: SyncSender<()>,
     listener: Option<Receiver<()>>,
@@ -76,6 +78,7 @@ impl Durable {
             unstored: FxHashMap::default(),
             withdrawn: Vec::new(),
             filters: Vec::new(),
+            has_failed: false,
             bell,
             listener: Some(listener),
         };
@@ -137,6 +140,16 @@ impl Durable {
     }
 }
 
+/// The last handle and the driver are gone before the thread has heard of a message: what was accepted is kept.
+impl Drop for Durable {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() && !self.has_failed {
+            let messages: Vec<_> = self.waiting.iter().map(Put::named).collect();
+            let _ = self.store.store(&messages, &[]);
+        }
+    }
+}
+
 /// What was stored takes so much of the session's memory.
 pub(super) fn load(snapshot: &Snapshot) -> Load {
     let arena = snapshot.messages.iter().map(|message| tx_len(message.topic.len(), 0) + EXTERNAL).sum();
@@ -191,6 +204,11 @@ impl State {
         !durable.filters.is_empty()
             || !durable.withdrawn.is_empty()
             || self.session.ask(|session| session.marks().next().is_some())
+    }
+
+    /// Whether a message that was accepted is not on the disk yet.
+    pub(super) fn is_saving(&self) -> bool {
+        self.durable.as_ref().is_some_and(|durable| !durable.has_failed && !durable.unstored.is_empty())
     }
 
     /// The driver may have made marks.
@@ -262,12 +280,28 @@ impl Host {
         }
         store.store(&messages, &batch.marks)?;
         let mut state = self.state();
-        let wakes = state.stored(&batch);
+        let mut wakes = state.stored(&batch);
+        if state.ended.is_some() {
+            wakes.extend(state.phase.take(usize::MAX));
+        }
         let driver = state.call_driver().or_else(|| state.paused.take());
         drop(state);
         wake(wakes);
         wake(driver);
         Ok(true)
+    }
+
+    /// The disk has failed: nothing more may leave. What has not, goes out after a restart, as far as it is stored.
+    fn store_failed(&self, reason: Reason) {
+        self.end(reason.clone());
+        let mut state = self.state();
+        // Also who waits for what a close has left to be stored is to hear of it.
+        state.ended = Some(reason);
+        state.durable.iter_mut().for_each(|durable| durable.has_failed = true);
+        let wakes: Vec<_> = state.phase.take(usize::MAX).collect();
+        drop(state);
+        wake(wakes);
+        self.close(std::time::Duration::ZERO);
     }
 
     /// Ready when the message is on the disk, or the client has ended before. At once without a store.
@@ -287,20 +321,15 @@ impl Host {
     }
 }
 
-/// Stores until the host is gone, or the disk has failed.
+/// Stores until the host is gone, or the disk has failed. The host is held until all that waits is stored.
 fn run(host: &Weak<Host>, store: &FileStore, bell: &Receiver<()>) {
     for () in bell {
+        let Some(host) = host.upgrade() else { return };
         loop {
-            let Some(host) = host.upgrade() else { return };
             match host.store(store) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => {
-                    // Nothing more may leave; what has not, goes out after a restart, as far as it is stored.
-                    host.end(Reason::store(error));
-                    host.close(std::time::Duration::ZERO);
-                    return;
-                }
+                Err(error) => return host.store_failed(Reason::store(error)),
             }
         }
     }

@@ -29,7 +29,8 @@ pub enum Error {
     Timeout,
     /// The client has ended and will not connect again, for this reason.
     Ended(Reason),
-    /// The close came to its time limit with so many messages or requests unfinished. Those at QoS 1 and 2 are lost.
+    /// The close came to its time limit with so many messages or requests unfinished. Those at QoS 1 and 2 are lost, unless
+    /// there is a store: the next client delivers what is in it.
     Unfinished(usize),
     /// The system refused a thread or a poll.
     System(Arc<io::Error>),

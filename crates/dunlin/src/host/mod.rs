@@ -548,22 +548,26 @@ impl Host {
         wake(room);
     }
 
-    /// Ready when the driver has ended: whether everything was finished.
+    /// Ready when the driver has ended, and what was accepted is on the disk if there is a store: whether everything was
+    /// finished.
     pub fn poll_ended(&self, ticket: &mut Ticket, waker: Option<&Waker>) -> Poll<Result<(), Error>> {
         let mut state = self.state();
-        if state.ended.is_some() {
-            state.phase.leave(ticket);
-        }
-        match (&state.ended, waker) {
-            (Some(Reason::Closed), _) if state.unfinished > 0 => Poll::Ready(Err(Error::Unfinished(state.unfinished))),
-            (Some(Reason::Closed), _) => Poll::Ready(Ok(())),
-            (Some(reason), _) => Poll::Ready(Err(Error::Ended(reason.clone()))),
-            (None, None) => Poll::Pending,
-            (None, Some(waker)) => {
+        #[cfg(feature = "store")]
+        let is_over = state.ended.is_some() && !state.is_saving();
+        #[cfg(not(feature = "store"))]
+        let is_over = state.ended.is_some();
+        if !is_over {
+            if let Some(waker) = waker {
                 state.phase.wait(ticket, waker);
-                Poll::Pending
             }
+            return Poll::Pending;
         }
+        state.phase.leave(ticket);
+        Poll::Ready(match &state.ended {
+            Some(Reason::Closed) if state.unfinished > 0 => Err(Error::Unfinished(state.unfinished)),
+            Some(Reason::Closed) | None => Ok(()),
+            Some(reason) => Err(Error::Ended(reason.clone())),
+        })
     }
 
     pub fn stats(&self) -> Stats {
@@ -617,12 +621,18 @@ impl State {
         self.parked.take()
     }
 
-    /// Subscribes; gives the number of the request, and the filters.
+    /// Subscribes, also after a restart; gives the number of the request, and the filters.
     fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Result<(u64, Vec<String>), Error> {
-        self.check_open()?;
-        let (id, texts) = subscribe(&mut self.session, filters)?;
+        let subscribed = self.subscribe_for_now(filters)?;
         #[cfg(feature = "store")]
         self.durable.iter_mut().for_each(|durable| durable.subscribe(filters));
+        Ok(subscribed)
+    }
+
+    /// Subscribes; a restart ends it.
+    fn subscribe_for_now(&mut self, filters: &[(&str, QoS)]) -> Result<(u64, Vec<String>), Error> {
+        self.check_open()?;
+        let (id, texts) = subscribe(&mut self.session, filters)?;
         Ok((self.requests.add(id, texts.clone()), texts))
     }
 
@@ -636,10 +646,16 @@ impl State {
 
     /// Unsubscribes; gives the number of the request.
     fn unsubscribe(&mut self, filters: &[&str]) -> Result<u64, Error> {
-        self.check_open()?;
-        let id = asking(&mut self.session, |session| session.unsubscribe(filters))?;
+        let number = self.unsubscribe_for_now(filters)?;
         #[cfg(feature = "store")]
         self.durable.iter_mut().for_each(|durable| durable.unsubscribe(filters));
+        Ok(number)
+    }
+
+    /// Unsubscribes from what was subscribed to for now.
+    fn unsubscribe_for_now(&mut self, filters: &[&str]) -> Result<u64, Error> {
+        self.check_open()?;
+        let id = asking(&mut self.session, |session| session.unsubscribe(filters))?;
         self.requests.forget(filters);
         Ok(self.requests.add(id, Vec::new()))
     }

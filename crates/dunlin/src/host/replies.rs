@@ -86,7 +86,7 @@ impl Host {
         state.check_open()?;
         // All with one lock, so that nobody unsubscribes in between.
         let is_covered = state.requests.covers(topic);
-        let request = if is_covered { None } else { Some(state.subscribe(&[(topic, qos)])?) };
+        let request = if is_covered { None } else { Some(state.subscribe_for_now(&[(topic, qos)])?) };
         let driver = request.as_ref().and_then(|_| state.call_driver());
         let replies = &mut state.replies;
         replies.last += 1;
@@ -138,7 +138,7 @@ impl Drop for Reply {
             return;
         }
         // Without room for the request the subscription stays, which does no harm.
-        let Ok(number) = state.unsubscribe(&[&self.topic]) else { return };
+        let Ok(number) = state.unsubscribe_for_now(&[&self.topic]) else { return };
         state.requests.drop_token(number);
         let driver = state.call_driver();
         drop(state);

@@ -529,6 +529,26 @@ fn what_was_pushed_out_is_told_at_once_also_without_a_connection() {
 
 #[cfg(feature = "store")]
 #[test]
+fn what_is_subscribed_to_for_an_answer_is_not_subscribed_to_after_a_restart() {
+    let directory = std::env::temp_dir().join(format!("dunlin-answer-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    let store = dunlin_store::FileStore::open(&directory).unwrap();
+    let host = World::new(builder().store(store.clone())).host;
+    let filters = || {
+        while host.store(&store).unwrap() {}
+        let filters = store.snapshot().unwrap().filters;
+        filters.into_iter().map(|(filter, _)| filter).collect::<Vec<_>>()
+    };
+    let (reply, _pending) = host.expect_reply("answer/1", QoS::AtLeastOnce).unwrap();
+    assert!(filters().is_empty());
+    let _ = host.subscribe(&[("answer/1", QoS::AtLeastOnce)]).unwrap();
+    drop(reply);
+    assert_eq!(filters(), ["answer/1"]);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[cfg(feature = "store")]
+#[test]
 fn a_message_that_is_pushed_out_while_it_is_being_stored_is_over_on_the_disk_too() {
     for (policy, is_first_stored) in
         [(Replace::Oldest, false), (Replace::Oldest, true), (Replace::SameTopic, false), (Replace::SameTopic, true)]
