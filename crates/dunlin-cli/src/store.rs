@@ -23,7 +23,10 @@ pub fn run(command: &StoreCommand) -> Result<(), Failure> {
 pub fn open(directory: &Path) -> Result<FileStore, Failure> {
     let store = FileStore::open(directory).map_err(|error| failed(directory, &error))?;
     let damage = store.damage();
-    if damage.records > 0 || damage.is_reset {
+    if damage.is_reset {
+        let directory = directory.display();
+        anstream::eprintln!("dunlin: {directory}: nothing in the log can be read; it was put aside, as log.unreadable");
+    } else if damage.records > 0 {
         let records = u64::from(damage.records);
         let directory = directory.display();
         anstream::eprintln!("dunlin: {directory}: {records} records cannot be read: what they held is lost");
@@ -43,6 +46,9 @@ fn show(directory: &Path) -> Result<(), Failure> {
     let failed = |error: StoreError<std::io::Error>| failed(directory, &error);
     let mut store = FileStore::read_only(directory).map_err(failed)?;
     let damage = store.damage();
+    if damage.is_reset {
+        return Err(Failure::local(format!("{}: nothing in the log can be read", directory.display())));
+    }
     let mut index = 0;
     while let Some(entry) = now(store.entry(index)).map_err(failed)? {
         index += 1;

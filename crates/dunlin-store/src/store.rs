@@ -212,7 +212,7 @@ pub struct Damage {
     /// Records that were written whole and cannot be read any more. What they held is lost: a message, or what became
     /// of one.
     pub records: u32,
-    /// Nothing could be read, and the medium was erased.
+    /// Nothing could be read: flash was erased, a file was put aside.
     pub is_reset: bool,
 }
 

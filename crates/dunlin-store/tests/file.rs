@@ -350,3 +350,22 @@ fn a_session_smaller_than_the_store_takes_the_rest_later() {
     assert_eq!((recovery.messages, recovery.waiting), (2, 4));
     assert!(mqtt.publish(&Publish::new("a", b"new").exactly_once()).is_err(), "what waits goes first");
 }
+
+#[test]
+fn a_file_that_is_no_log_is_put_aside_and_not_overwritten() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    for number in 1..=3 {
+        let text = format!("the diary of somebody else, part {number}");
+        std::fs::write(scratch.log(), &text).unwrap();
+        assert!(FileStore::read_only(&scratch.0).unwrap().damage().is_reset);
+        let store = FileStore::open(&scratch.0).unwrap();
+        assert!(store.damage().is_reset);
+        store.store(&[(id(1), 0, Publish::new("a", b"x").at_least_once())], &[]).unwrap();
+        drop(store);
+        let aside = scratch.0.join(format!("log.unreadable.{number}"));
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), text);
+        let mut store = FileStore::open(&scratch.0).unwrap();
+        assert_eq!(contents(&mut store), ["a q1 #1 1 x"]);
+    }
+}

@@ -12,7 +12,7 @@ use dunlin_store::{FileStore, Store};
 use dunlin_testkit::Rng;
 use dunlin_testkit::mosquitto::Mosquitto;
 
-use crate::tool::{LIMIT, Running, dunlin, dunlin_at};
+use crate::tool::{LIMIT, Running, dunlin, dunlin_at, fails, run, succeeds};
 
 /// Mosquitto keeps the order of messages only with a window of one, or with none.
 const IN_ORDER: &str = "max_inflight_messages 0\n";
@@ -170,4 +170,24 @@ fn one_process_at_a_time_and_never_without_an_identifier() {
     let (code, _, error) = Running::start(command).end();
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("-i"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_log_is_said_and_put_aside() {
+    let scratch = Scratch::new("diary");
+    let store = scratch.store();
+    fs::create_dir_all(&store).unwrap();
+    fs::write(store.join("log"), "the diary of somebody else, page by page").unwrap();
+    let show = || {
+        let mut command = dunlin("store show");
+        command.arg(&store);
+        command
+    };
+    fails(show(), 1, "nothing in the log can be read");
+    let mut command = dunlin("pub -p 9 -t a -m b -q 2 -i till -W 0 --quiet --store");
+    command.arg(&store);
+    let (_, _, error) = run(command);
+    assert!(error.contains("put aside"), "{error}");
+    assert!(store.join("log.unreadable.1").exists());
+    succeeds(show());
 }

@@ -22,6 +22,7 @@ use log::{HEAD, HEADER, Seal, header, put_head, read_header};
 
 const LOG: &str = "log";
 const NEW: &str = "log.new";
+const UNREADABLE: &str = "log.unreadable";
 const LOCK: &str = "lock";
 
 /// A log shorter than this is not worth writing anew.
@@ -126,7 +127,8 @@ struct State {
 }
 
 impl FileStore {
-    /// Opens the store in this directory, or makes one, for 64 MiB of messages.
+    /// Opens the store in this directory, or makes one, for 64 MiB of messages. A file `log` there of which nothing can be
+    /// read ([`Damage::is_reset`]) is put aside as `log.unreadable.1`, or the next number that is free.
     ///
     /// # Errors
     /// [`Medium`](StoreError::Medium): the directory cannot be used, or another process is using it
@@ -153,6 +155,9 @@ impl FileStore {
         }
         let log = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(directory.join(LOG));
         let mut state = State::read(directory, log.map_err(Error::Medium)?, limit)?;
+        if state.damage.is_reset {
+            state.log = put_aside(directory).map_err(Error::Medium)?;
+        }
         // What a crash left torn at the end goes.
         state.log.set_len(state.len).map_err(Error::Medium)?;
         if state.len == 0 {
@@ -520,6 +525,14 @@ impl State {
         self.synced = self.len;
         outcome
     }
+}
+
+/// Leaves a file that is no log to whoever can make something of it, perhaps its owner, and makes an empty one.
+fn put_aside(directory: &Path) -> io::Result<File> {
+    let name = |number: u32| directory.join(format!("{UNREADABLE}.{number}"));
+    let free = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+    fs::rename(directory.join(LOG), free)?;
+    OpenOptions::new().create_new(true).read(true).write(true).open(directory.join(LOG))
 }
 
 /// A file that was made or renamed is there after a crash only when its directory is on the disk.

@@ -54,7 +54,8 @@ pub struct Client {
 
 /// What arrives: a queue of bounded length. When it is full, the socket is read no more, and the server waits.
 ///
-/// Dropping it says that nobody wants messages: those that still come are acknowledged and forgotten.
+/// Dropping it says that nobody wants messages: those that still come are acknowledged and forgotten. With
+/// [manual](Builder::manual_acks) acknowledgement they are not acknowledged, so that the server keeps them.
 pub struct Messages {
     shared: Arc<Shared>,
     batch: Batch,
