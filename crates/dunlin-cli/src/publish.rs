@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, Read, stdin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -44,12 +44,12 @@ pub fn run(args: PubArgs) -> Result<(), Failure> {
     let ready = ready(&args.source)?;
     let signals = supervise::signals()?;
     let client = builder.window(args.max_inflight).start()?;
-    let held = Arc::new(AtomicUsize::new(0));
-    let work = Work::Publish { held: held.clone() };
+    let taken = Arc::new(AtomicU64::new(0));
+    let work = Work::Publish { taken: taken.clone() };
     let task = Task { server, connection: &args.connection, signals, timeout: args.timeout, work };
     let (qos, is_retain, repeat, delay, source) = (args.qos, args.retain, args.repeat, args.repeat_delay, args.source);
     supervise::run(&client, task, move |client| {
-        let mut outgoing = Outgoing { client, topic, qos, is_retain, held, pending: VecDeque::new(), in_doubt: 0 };
+        let mut outgoing = Outgoing { client, topic, qos, is_retain, taken, pending: VecDeque::new(), in_doubt: 0 };
         if !is_new {
             // What the store holds is on its way already.
         } else if source.stdin_line {
@@ -95,8 +95,8 @@ struct Outgoing<'a> {
     topic: String,
     qos: QoS,
     is_retain: bool,
-    /// Messages that the client has not accepted yet: 0 or 1.
-    held: Arc<AtomicUsize>,
+    /// Messages so far, with the one that the client has not accepted yet.
+    taken: Arc<AtomicU64>,
     pending: VecDeque<Delivery>,
     in_doubt: usize,
 }
@@ -116,7 +116,7 @@ impl Outgoing<'_> {
 
     /// Hands one message to the client, however long it takes.
     fn publish(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        self.held.store(1, Ordering::SeqCst);
+        self.taken.fetch_add(1, Ordering::SeqCst);
         let message = Publish::new(&self.topic, payload).with_qos(self.qos);
         let message = if self.is_retain { message.retain() } else { message };
         let delivery = loop {
@@ -135,7 +135,6 @@ impl Outgoing<'_> {
                 Err(error) => return Err(error.into()),
             }
         };
-        self.held.store(0, Ordering::SeqCst);
         self.pending.push_back(delivery);
         while let Some(outcome) = self.pending.front().and_then(Delivery::outcome) {
             self.note(outcome);

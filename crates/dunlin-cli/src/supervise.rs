@@ -4,7 +4,7 @@
 //! Whatever comes first, the work's end or one of the above, decides how the command ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub struct Task<'a> {
 pub enum Work {
     /// It publishes.
     Publish {
-        /// Messages that the work holds and the client has not accepted.
-        held: Arc<AtomicUsize>,
+        /// Messages that it has taken up so far; the last of them may wait for the client to accept it.
+        taken: Arc<AtomicU64>,
     },
     /// It subscribes to so many filters: when the server refuses all of them, there is nothing left to do.
     Subscribe {
@@ -119,13 +119,13 @@ pub fn run(
 
 /// Messages that were to be published, and of which nobody knows that they were.
 fn undelivered(client: &Client, work: &Work, closed: Result<(), Error>) -> usize {
-    let in_flight = client.stats().in_flight;
-    match (work, closed) {
-        (Work::Publish { held }, Err(Error::Unfinished(count))) => count.max(in_flight) + held.load(Ordering::SeqCst),
-        (Work::Publish { held }, _) => in_flight + held.load(Ordering::SeqCst),
-        // What it leaves unfinished are its subscriptions.
-        (Work::Subscribe { .. }, _) => in_flight,
-    }
+    let stats = client.stats();
+    let Work::Publish { taken } = work else {
+        return stats.in_flight; // what it leaves unfinished besides are its subscriptions
+    };
+    let left = if let Err(Error::Unfinished(count)) = closed { count.max(stats.in_flight) } else { stats.in_flight };
+    let held = taken.load(Ordering::SeqCst).saturating_sub(stats.published);
+    left.saturating_add(usize::try_from(held).unwrap_or(usize::MAX))
 }
 
 /// Says on standard error what happens to the connection.
