@@ -9,7 +9,7 @@
 //! bound. The map holds the latest record of each key, and moves them as pages fill. Of all that is kept, RAM holds a
 //! table: see `table`.
 //!
-//! What is to be written or read is decided there without waiting; [`FlashStore::run`] alone waits for the map.
+//! What is to be written or read is decided there without waiting; `work!` alone waits for the map.
 
 mod record;
 mod table;
@@ -26,7 +26,7 @@ use sequential_storage::Error;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
-use crate::block::block_on;
+use crate::block::{block_on, now};
 use crate::store::{Damage, Entry, Job, Store, StoreError};
 use record::{HEAD, KEY, RETAIN};
 use table::{Action, Table, Writing, kind};
@@ -34,7 +34,7 @@ use whole::Whole;
 
 /// How often a record is written again before the flash is called unreliable.
 const TRIES: u8 = 3;
-type Map<'a, F> = MapStorage<u16, Whole<'a, F>, Cache<Uncached, Uncached, Uncached, u16>>;
+type Map<F> = MapStorage<u16, Whole<F>, Cache<Uncached, Uncached, Uncached, u16>>;
 
 /// A store on NOR flash.
 ///
@@ -52,6 +52,81 @@ pub struct FlashStore<N: NorFlash, const C: usize = 25, const R: usize = 21, con
 }
 
 type Outcome<T, N> = Result<T, StoreError<<N as ErrorType>::Error>>;
+
+/// Does a job, one record at a time. What was being written when a future was dropped is looked up first: it is there
+/// or not, as after a power cut. A mount begins in the same way.
+///
+/// Written once and compiled twice: for executors, and for who waits, where it costs half a kilobyte less not to be able
+/// to go on later.
+macro_rules! work {
+    ($store:ident, $job:ident, $flash:path, $wait:ident) => {{
+        let FlashStore { flash, range, table, buffer } = $store;
+        let flash = Whole::new($flash(flash), range).ok_or(StoreError::Region)?;
+        let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
+        let mut map: Map<_> = MapStorage::new(flash, config, Cache::new_uncached());
+        let mut is_reset = false;
+        while !table.is_sure {
+            table.clear(map.flash().pages());
+            $wait!(map.flash().finish(is_reset)).map_err(StoreError::Medium)?;
+            let outcome = match $wait!(map.fetch_all_items(buffer)) {
+                Err(error) => Err(medium(error)),
+                Ok(mut items) => loop {
+                    match $wait!(items.next::<&[u8]>(buffer)) {
+                        Err(error) => break Err(medium(error)),
+                        Ok(None) => break Ok(()),
+                        Ok(Some((key, bytes))) => {
+                            if let Err(error) = table.see(key, bytes) {
+                                break Err(error);
+                            }
+                        }
+                    }
+                },
+            };
+            match outcome {
+                // These are no pages of a map.
+                Err(StoreError::Unreliable) if !is_reset => {
+                    table.damage.is_reset = true;
+                    is_reset = true;
+                }
+                outcome => {
+                    outcome?;
+                    break;
+                }
+            }
+        }
+        loop {
+            let action = table.plan(&mut $job)?;
+            let key = record::key(table.cell.index);
+            let mut tries = TRIES;
+            loop {
+                match action {
+                    Action::Nothing => return Ok(()),
+                    Action::Read => {}
+                    Action::Write => {
+                        sure($wait!(map.store_item(buffer, &key, &Writing(table, &$job))))?;
+                    }
+                }
+                let bytes = sure($wait!(map.fetch_item::<&[u8]>(buffer, &key)))?.flatten();
+                if table.note(action, &mut $job, bytes)? {
+                    break;
+                }
+                tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
+            }
+        }
+    }};
+}
+
+macro_rules! wait {
+    ($future:expr) => {
+        $future.await
+    };
+}
+
+macro_rules! now {
+    ($future:expr) => {
+        now($future)
+    };
+}
 
 impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, C, R, B> {
     /// The store in this range of the flash, in bytes. Reads nothing yet: whatever is asked of it first opens it, with the
@@ -88,65 +163,14 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> FlashStore<N, 
         &mut self.flash
     }
 
-    /// Does a job, one record at a time. What was being written when a future was dropped is looked up first: it is
-    /// there or not, as after a power cut. A mount begins in the same way.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` has its arguments in memory twice")]
     fn work(&mut self, mut job: Option<Job<'_>>) -> impl Future<Output = Outcome<(), N>> {
-        async move {
-            let Self { flash, range, table, buffer } = self;
-            let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
-            let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
-            let mut map: Map<'_, N> = MapStorage::new(flash, config, Cache::new_uncached());
-            let mut is_reset = false;
-            while !table.is_sure {
-                table.clear(map.flash().pages());
-                map.flash().finish(is_reset).await.map_err(StoreError::Medium)?;
-                let outcome = match map.fetch_all_items(buffer).await {
-                    Err(error) => Err(medium(error)),
-                    Ok(mut items) => loop {
-                        match items.next::<&[u8]>(buffer).await {
-                            Err(error) => break Err(medium(error)),
-                            Ok(None) => break Ok(()),
-                            Ok(Some((key, bytes))) => {
-                                if let Err(error) = table.see(key, bytes) {
-                                    break Err(error);
-                                }
-                            }
-                        }
-                    },
-                };
-                match outcome {
-                    // These are no pages of a map.
-                    Err(StoreError::Unreliable) if !is_reset => {
-                        table.damage.is_reset = true;
-                        is_reset = true;
-                    }
-                    outcome => {
-                        outcome?;
-                        break;
-                    }
-                }
-            }
-            loop {
-                let action = table.plan(&mut job)?;
-                let key = record::key(table.cell.index);
-                let mut tries = TRIES;
-                loop {
-                    match action {
-                        Action::Nothing => return Ok(()),
-                        Action::Read => {}
-                        Action::Write => {
-                            sure(map.store_item(buffer, &key, &Writing(table, &job)).await)?;
-                        }
-                    }
-                    let bytes = sure(map.fetch_item::<&[u8]>(buffer, &key).await)?.flatten();
-                    if table.note(action, &mut job, bytes)? {
-                        break;
-                    }
-                    tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
-                }
-            }
-        }
+        async move { work!(self, job, core::convert::identity, wait) }
+    }
+
+    /// As [`work`](Self::work), for who waits.
+    fn wait(&mut self, mut job: Option<Job<'_>>) -> Outcome<(), N> {
+        work!(self, job, Waiting, now)
     }
 }
 
@@ -177,9 +201,8 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
         self.work(Some(Job::Seek(index)))
     }
 
-    #[inline(never)] // one future, however many jobs there are
     fn run(&mut self, job: Job<'_>) -> Outcome<(), N> {
-        block_on(pin!(self.work(Some(job))))
+        self.wait(Some(job))
     }
 
     fn found(&self) -> Option<Entry<'_>> {
@@ -245,6 +268,38 @@ impl<E> Future for Done<E> {
     }
 }
 
+/// Flash that is always ready, since it waits.
+struct Waiting<F>(F);
+
+impl<F: ErrorType> ErrorType for Waiting<F> {
+    type Error = F::Error;
+}
+
+impl<F: ReadNorFlash> ReadNorFlash for Waiting<F> {
+    const READ_SIZE: usize = F::READ_SIZE;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), Self::Error>> {
+        Done(block_on(pin!(self.0.read(offset, bytes))))
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl<F: NorFlash> NorFlash for Waiting<F> {
+    const WRITE_SIZE: usize = F::WRITE_SIZE;
+    const ERASE_SIZE: usize = F::ERASE_SIZE;
+
+    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), Self::Error>> {
+        Done(block_on(pin!(self.0.erase(from, to))))
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), Self::Error>> {
+        Done(block_on(pin!(self.0.write(offset, bytes))))
+    }
+}
+
 impl<F: embedded_storage::nor_flash::ErrorType> ErrorType for Blocking<F> {
     type Error = F::Error;
 }
@@ -284,7 +339,7 @@ where
     /// The same.
     pub fn mount_blocking(flash: N, range: Range<u32>) -> Result<Self, StoreError<N::Error>> {
         let mut store = Self::new(Blocking(flash), range);
-        block_on(pin!(store.work(None)))?;
+        store.wait(None)?;
         Ok(store)
     }
 }

@@ -28,17 +28,17 @@ const LEAST: u8 = 0x0f;
 
 /// Flash of slightly smaller pages, from address 0 on. To be [`finish`](Self::finish)ed before it is used. Nothing is
 /// read or written across the end of a page.
-pub struct Whole<'a, F> {
-    flash: &'a mut F,
+pub struct Whole<F> {
+    flash: F,
     start: u32,
     pages: u32,
 }
 
-impl<'a, F: NorFlash> Whole<'a, F> {
+impl<F: NorFlash> Whole<F> {
     const WORD: usize = if F::READ_SIZE > F::WRITE_SIZE { F::READ_SIZE } else { F::WRITE_SIZE };
 
     /// `None`: the range does not consist of pages of this flash.
-    pub fn new(flash: &'a mut F, range: &Range<u32>) -> Option<Self> {
+    pub fn new(flash: F, range: &Range<u32>) -> Option<Self> {
         let page = size(F::ERASE_SIZE);
         let len = range.end.checked_sub(range.start)?;
         let is_whole = range.start.is_multiple_of(page) & len.is_multiple_of(page);
@@ -136,11 +136,11 @@ impl<'a, F: NorFlash> Whole<'a, F> {
     }
 }
 
-impl<F: NorFlash> ErrorType for Whole<'_, F> {
+impl<F: NorFlash> ErrorType for Whole<F> {
     type Error = F::Error;
 }
 
-impl<F: NorFlash> ReadNorFlash for Whole<'_, F> {
+impl<F: NorFlash> ReadNorFlash for Whole<F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
@@ -152,7 +152,7 @@ impl<F: NorFlash> ReadNorFlash for Whole<'_, F> {
     }
 }
 
-impl<F: NorFlash> NorFlash for Whole<'_, F> {
+impl<F: NorFlash> NorFlash for Whole<F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE.saturating_sub(WORDS.saturating_mul(Self::WORD));
 
@@ -194,7 +194,7 @@ mod tests {
     fn erase(flash: &mut Pages, page: u32) -> Result<(), FlashError> {
         let range = 0..size(flash.bytes().len());
         let mut whole = Whole::new(flash, &range).unwrap();
-        let page_len = size(<Whole<'_, Pages> as NorFlash>::ERASE_SIZE);
+        let page_len = size(<Whole<Pages> as NorFlash>::ERASE_SIZE);
         block_on(pin!(whole.erase(page * page_len, (page + 1) * page_len)))
     }
 
