@@ -139,7 +139,7 @@ impl<'s, S: Store> Durable<'s, S> {
         let is_full = self.recovery.waiting > 0;
         let id = begin(&mut self.session, publish, &mut self.order, is_full).map_err(PublishError::Session)?;
         let order = self.order.wrapping_sub(1);
-        Ok(id.map(|id| (Unfinished { session: &mut self.session, id }, &mut self.store, order)))
+        Ok(id.map(|id| (Unfinished { session: &mut self.session, id, stage: Stage::Refused }, &mut self.store, order)))
     }
 
     /// Subscribes to a filter, now and after every restart.
@@ -444,25 +444,25 @@ pub(crate) fn begin(
     Ok(id)
 }
 
-/// A message that is being stored. Dropped, it is taken back: an error, or nobody waits any more.
+/// A message that is being stored. Dropped, it is taken back, unless it was stored: an error, or nobody waits any more.
 struct Unfinished<'a, 's> {
     session: &'a mut Session<'s>,
     id: PacketId,
+    /// What became of it.
+    stage: Stage,
 }
 
 impl Unfinished<'_, '_> {
-    fn end<E>(self, outcome: Result<(), StoreError<E>>) -> Result<Option<PacketId>, PublishError<E>> {
-        outcome.map_err(PublishError::Store)?; // and the drop takes the message back
-        let id = self.id;
-        self.session.mark_stored(Mark { id, stage: Stage::Accepted });
-        core::mem::forget(self);
-        Ok(Some(id))
+    fn end<E>(mut self, outcome: Result<(), StoreError<E>>) -> Result<Option<PacketId>, PublishError<E>> {
+        outcome.map_err(PublishError::Store)?;
+        self.stage = Stage::Accepted;
+        Ok(Some(self.id))
     }
 }
 
 impl Drop for Unfinished<'_, '_> {
     fn drop(&mut self) {
-        self.session.withdraw(self.id);
+        self.session.mark_stored(Mark { id: self.id, stage: self.stage });
     }
 }
 

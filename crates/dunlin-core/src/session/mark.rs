@@ -22,6 +22,9 @@ pub struct Mark {
 pub enum Stage {
     /// Outgoing: accepted. Store topic, payload, quality of service and RETAIN; then PUBLISH may leave.
     Accepted,
+    /// Outgoing: the store did not take it. Never asked for; told to
+    /// [`mark_stored`](crate::Session::mark_stored) in the place of [`Accepted`](Self::Accepted), it takes the message back.
+    Refused,
     /// Outgoing: PUBREC came. The payload is no longer needed; once this is stored, PUBREL may leave.
     Released,
     /// Outgoing: PUBACK or PUBCOMP came, or the message was given up. Forget it; then its identifier is free.

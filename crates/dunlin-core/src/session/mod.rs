@@ -416,8 +416,10 @@ impl<'s> Session<'s> {
     #[cfg(feature = "durable")]
     pub fn mark_stored(&mut self, mark: Mark) {
         let is_news = match mark.stage {
-            mark::Stage::Accepted | mark::Stage::Released | mark::Stage::Done => self.outbound.mark_stored(mark),
             mark::Stage::Received | mark::Stage::Forgotten => self.inbound.mark_stored(mark),
+            mark::Stage::Accepted | mark::Stage::Refused | mark::Stage::Released | mark::Stage::Done => {
+                self.outbound.mark_stored(mark)
+            }
         };
         self.is_quiet &= !is_news;
     }

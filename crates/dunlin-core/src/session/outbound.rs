@@ -499,7 +499,7 @@ impl<'s> Outbound<'s> {
         match (mark.stage, slot.stage) {
             (MarkStage::Accepted, Stage::Unstored) => slot.stage = Stage::Queued,
             (MarkStage::Released, Stage::Unmarked) => slot.stage = Stage::Release,
-            (MarkStage::Done, Stage::Ended) => self.remove(index),
+            (MarkStage::Done, Stage::Ended) | (MarkStage::Refused, Stage::Unstored) => self.remove(index),
             _ => return false,
         }
         true
