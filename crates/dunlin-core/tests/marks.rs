@@ -1,6 +1,6 @@
 //! Write-ahead: nothing that depends on a mark leaves before it is stored.
 
-use dunlin_core::{External, Mark, Publish, PublishError, QoS, RestoreError, Restored, Stage, Topic};
+use dunlin_core::{External, Mark, Publish, PublishError, QoS, RestoreError, Restored, Stage, SubscribeError, Topic};
 use dunlin_testkit::Seen::{self, Connected, Delivered, Forgotten};
 use dunlin_testkit::{
     CLIENT, DURABLE, Marks, Message, PUBCOMP, PUBLISH, PUBREC, PUBREL, Packet, Pair, Persistence, SUBSCRIBE, Sizes,
@@ -259,6 +259,37 @@ fn a_withdrawn_message_that_was_stored_ends_by_a_mark() {
     pair.client.mark_stored(Mark { id: stored, stage: Stage::Accepted });
     assert!(pair.client.withdraw(stored));
     assert_eq!(pair.client.next_mark(), Some(Mark { id: stored, stage: Stage::Done }));
+}
+
+#[test]
+fn a_message_that_the_store_refused_is_taken_back_and_one_that_is_stored_is_not() {
+    let mut pair = by_hand();
+    let refused = pair.publish(&Publish::new("a", b"1").exactly_once()).unwrap().unwrap();
+    let stored = pair.publish(&Publish::new("a", b"2").exactly_once()).unwrap().unwrap();
+    pair.client.mark_stored(Mark { id: refused, stage: Stage::Refused });
+    assert_eq!(pair.client.next_mark(), Some(Mark { id: stored, stage: Stage::Accepted }));
+    store(&mut pair, stored.get(), Stage::Accepted);
+    pair.client.mark_stored(Mark { id: stored, stage: Stage::Refused });
+    assert_eq!(pair.client.outgoing_count(), 1);
+    pair.run();
+    let sent = Packet::Publish { dup: false, id: stored.get(), message: Message::new("a", "2").qos(2) };
+    assert_eq!(pair.sent_of(PUBLISH), [sent]);
+}
+
+#[test]
+fn what_a_store_keeps_is_published_and_subscribed_as_anything_else() {
+    let mut pair = by_hand();
+    assert_eq!(pair.client.publish_stored(&Publish::new("a", b"1"), None), Ok(None), "at QoS 0 it is not kept");
+    let publish = Publish::new("a", b"not looked at").exactly_once();
+    assert_eq!(pair.client.publish_stored(&publish, Some(External { key: 7, len: 1 })), Ok(Some(id(1))));
+    assert_eq!(pair.client.next_mark(), Some(mark(1, Stage::Accepted)));
+    for (filter, expected) in [("", Err(SubscribeError::InvalidFilter)), ("f/#", Ok(id(2)))] {
+        let filter = Topic::from_store(filter.as_bytes());
+        assert_eq!(pair.client.subscribe_stored(filter, QoS::AtLeastOnce), expected);
+    }
+    pair.run();
+    assert_eq!(pair.sent_of(PUBLISH), [Packet::Publish { dup: false, id: 0, message: Message::new("a", "1") }]);
+    assert_eq!(pair.sent_of(SUBSCRIBE), [Packet::Subscribe { id: 2, filters: vec![("f/#".to_owned(), 1)] }]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use core::fmt;
 
 use dunlin_core::{
     Event, External, Fault, Filter, Inbox, Instant, Mark, PacketId, Publish, QoS, Ready, RestoreError, Restored,
-    Session, Stage, SubscribeError, Transmit,
+    Session, Stage, SubscribeError, Topic, Transmit,
 };
 
 use crate::store::{Damage, Entry, Job, Store, StoreError};
@@ -103,7 +103,7 @@ impl<'s, S: Store> Durable<'s, S> {
 
     /// What came back after the restart, and what did not.
     pub fn recovery(&self) -> Recovery {
-        self.recovery
+        Recovery { damage: self.store.damage(), ..self.recovery }
     }
 
     // Requests
@@ -150,7 +150,8 @@ impl<'s, S: Store> Durable<'s, S> {
         let filters = core::slice::from_ref(filter);
         self.session.check_subscribe(filters).map_err(FilterError::Session)?;
         self.store.run(Job::Subscribe(filter)).map_err(FilterError::Store)?;
-        self.session.subscribe(filters).map_err(FilterError::Session)
+        let text = Topic::from_store(filter.text().as_bytes());
+        self.session.subscribe_stored(text, filter.qos()).map_err(FilterError::Session)
     }
 
     /// As [`subscribe`](Self::subscribe), for executors.
@@ -161,7 +162,8 @@ impl<'s, S: Store> Durable<'s, S> {
         let filters = core::slice::from_ref(filter);
         self.session.check_subscribe(filters).map_err(FilterError::Session)?;
         self.store.subscribe(filter).await.map_err(FilterError::Store)?;
-        self.session.subscribe(filters).map_err(FilterError::Session)
+        let text = Topic::from_store(filter.text().as_bytes());
+        self.session.subscribe_stored(text, filter.qos()).map_err(FilterError::Session)
     }
 
     /// Unsubscribes from a filter.
@@ -297,11 +299,12 @@ impl<'s, S: Store> Durable<'s, S> {
     pub fn settle(&mut self) -> Result<(), StoreError<S::Error>> {
         loop {
             let marks = Marks::of(&self.session);
-            if marks.all().is_empty() {
+            let all = marks.all();
+            if all.is_empty() {
                 return Ok(());
             }
-            self.store.run(Job::Mark(marks.all()))?;
-            marks.stored(&mut self.session);
+            self.store.run(Job::Mark(all))?;
+            all.iter().for_each(|mark| self.session.mark_stored(*mark));
         }
     }
 
@@ -379,14 +382,11 @@ impl<'s, S: Store> Durable<'s, S> {
     /// only. `false`: there is none (any more).
     fn take(&mut self, index: usize, waiting: &mut u32) -> bool {
         let Self { session, store, order: next_order, recovery } = self;
-        // Reading all of it may have shown more.
-        recovery.damage = store.damage();
         let entry = store.found();
         let is_outgoing = matches!(entry, Some(Entry::Released(_) | Entry::Message { .. }));
-        if recovery.waiting > 0 && !is_outgoing {
+        if !is_outgoing && recovery.waiting > 0 {
             return entry.is_some();
         }
-        let mut other = 0;
         let (restored, count) = match entry {
             Some(Entry::Released(id)) => (Restored::Released(id), &mut recovery.released),
             Some(Entry::Message { id, order, topic, qos, retain, len }) => {
@@ -404,17 +404,17 @@ impl<'s, S: Store> Durable<'s, S> {
                 let Some((id, order)) = store.last() else { return true };
                 *next_order = order.wrapping_add(1);
                 let next = PacketId::new(id.get().wrapping_add(1)).unwrap_or(FIRST);
-                (Restored::NextId(next), &mut other)
+                (Restored::NextId(next), &mut 0)
             }
         };
         // Messages keep their order: behind one that waits, all wait.
         let must_wait = is_outgoing && *waiting > 0;
+        let refused = if is_outgoing { waiting } else { &mut recovery.given_up };
         let outcome = if must_wait { Err(RestoreError::Full) } else { session.restore(restored) };
         let count = match outcome {
             Ok(()) => count,
             Err(RestoreError::PacketIdInUse) => return true, // it is there already
-            Err(_) if is_outgoing => waiting,
-            Err(_) => &mut recovery.given_up,
+            Err(_) => refused,
         };
         *count = count.wrapping_add(1);
         true
@@ -432,15 +432,13 @@ pub(crate) fn begin(
     order: &mut u32,
     is_full: bool,
 ) -> Result<Option<PacketId>, dunlin_core::PublishError> {
-    if publish.qos() == QoS::AtMostOnce {
-        return session.publish(publish);
-    }
-    if is_full {
+    let is_stored = publish.qos() != QoS::AtMostOnce;
+    if is_stored && is_full {
         return Err(dunlin_core::PublishError::Full);
     }
     let len = u32::try_from(publish.payload().len()).map_err(|_| dunlin_core::PublishError::TooLarge)?;
-    let id = session.publish_external(publish, External { key: *order, len })?;
-    *order = order.wrapping_add(1);
+    let id = session.publish_stored(publish, is_stored.then_some(External { key: *order, len }))?;
+    *order = order.wrapping_add(u32::from(is_stored));
     Ok(id)
 }
 

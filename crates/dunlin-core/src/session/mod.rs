@@ -44,7 +44,7 @@ mod verify;
 pub(crate) use acks as inbound;
 #[cfg(feature = "durable")]
 use error::RestoreError;
-#[cfg(feature = "subscribe")]
+#[cfg(any(feature = "durable", feature = "subscribe"))]
 use error::SubscribeError;
 use error::{Fault, PublishError};
 #[cfg(feature = "manual")]
@@ -73,11 +73,15 @@ use crate::log;
 use crate::memory::Memory;
 #[cfg(feature = "durable")]
 use crate::memory::filter_len;
+#[cfg(feature = "durable")]
+use crate::packet::QoS;
 use crate::packet::publish::{Flags, Outgoing};
-use crate::packet::{PacketId, QoS, header, reader};
+use crate::packet::{PacketId, header, reader};
 use crate::time::Instant;
 #[cfg(feature = "subscribe")]
 use crate::topic::Filter;
+#[cfg(feature = "durable")]
+use crate::topic::Topic;
 use crate::topic::{self, MAX_TEXT};
 
 /// An MQTT client session, as a value: bytes and time in, bytes and events out.
@@ -287,7 +291,7 @@ impl<'s> Session<'s> {
     /// # Errors
     /// Any [`PublishError`] leaves the session as it was.
     pub fn publish(&mut self, publish: &Publish<'_>) -> Result<Option<PacketId>, PublishError> {
-        self.admit(publish, None, Replace::Nothing)
+        self.admit(&outgoing(publish, None), publish.payload, None, Replace::Nothing)
     }
 
     /// As [`publish`](Self::publish), and when it must, pushes out messages that wait and that were published with
@@ -305,7 +309,7 @@ impl<'s> Session<'s> {
         publish: &Publish<'_>,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
-        self.admit(publish, None, policy)
+        self.admit(&outgoing(publish, None), publish.payload, None, policy)
     }
 
     /// As [`publish`](Self::publish), with a payload that stays where it is: `tx` takes only what comes before it,
@@ -322,7 +326,22 @@ impl<'s> Session<'s> {
         head: &Publish<'_>,
         payload: External,
     ) -> Result<Option<PacketId>, PublishError> {
-        self.admit(head, Some(payload), Replace::Nothing)
+        self.publish_stored(head, Some(payload))
+    }
+
+    /// As [`publish_external`](Self::publish_external), or as [`publish`](Self::publish) where the payload is not outside:
+    /// for stores, which keep nothing at QoS 0.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    #[cfg(feature = "large")]
+    #[inline(always)] // both ways into one call
+    pub fn publish_stored(
+        &mut self,
+        publish: &Publish<'_>,
+        payload: Option<External>,
+    ) -> Result<Option<PacketId>, PublishError> {
+        self.admit(&outgoing(publish, payload), publish.payload, payload, Replace::Nothing)
     }
 
     /// Subscribes to all of `filters` with one packet; the answer is [`Event::Subscribed`].
@@ -337,6 +356,23 @@ impl<'s> Session<'s> {
         self.filters.check_subscribe(filters)?;
         let id = self.allocate().ok_or(SubscribeError::Full)?;
         self.filters.subscribe(id, filters);
+        self.is_quiet = false;
+        Ok(id)
+    }
+
+    /// As [`subscribe`](Self::subscribe), with one filter, which a store keeps: but for its length it is not checked again.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    #[cfg(feature = "durable")]
+    pub fn subscribe_stored(&mut self, filter: Topic<'_>, qos: QoS) -> Result<PacketId, SubscribeError> {
+        let filter = filter.as_bytes();
+        if !(1..=MAX_TEXT).contains(&filter.len()) {
+            return Err(SubscribeError::InvalidFilter); // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+        }
+        self.filters.check_room(filter_len(filter.len()))?;
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        self.filters.subscribe_to(id, filter, qos);
         self.is_quiet = false;
         Ok(id)
     }
@@ -450,7 +486,14 @@ impl<'s> Session<'s> {
                 Ok(())
             }
             Restored::Received(id) => self.inbound.restore(id),
-            Restored::Subscription { filter, qos } => self.restore_filter(filter.as_bytes(), qos),
+            Restored::Subscription { filter, qos } => {
+                // Asked for again: the server may have lost the session, and the power failed before that was heard.
+                self.subscribe_stored(filter, qos).map_err(|refused| match refused {
+                    SubscribeError::Full => RestoreError::Full,
+                    SubscribeError::Empty | SubscribeError::InvalidFilter => RestoreError::Invalid,
+                })?;
+                Ok(())
+            }
             Restored::NextId(id) => {
                 self.ids = Ids::from(id);
                 Ok(())
@@ -622,33 +665,36 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Checks, makes room, names, admits: in this order, so that a refusal changes nothing.
+    /// Checks, makes room, names, admits: in this order, so that a refusal changes nothing. One that a
+    /// store gives back is stored.
     fn admit(
         &mut self,
-        publish: &Publish<'_>,
+        outgoing: &Outgoing<'_>,
+        payload: &[u8],
         external: Option<External>,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
-        if !is_name(publish.topic.as_bytes()) {
+        if !is_name(outgoing.topic) {
             return Err(PublishError::InvalidTopic); // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
         }
-        let is_qos0 = publish.qos == QoS::AtMostOnce;
-        match publish.qos {
-            QoS::AtMostOnce if self.link != Link::Up => return Err(PublishError::Offline),
-            QoS::AtLeastOnce if !cfg!(feature = "qos1") => return Err(PublishError::NotSupported),
-            QoS::ExactlyOnce if !cfg!(feature = "qos2") => return Err(PublishError::NotSupported),
-            QoS::AtMostOnce | QoS::AtLeastOnce | QoS::ExactlyOnce => {}
+        let is_qos0 = outgoing.flags.is_qos0();
+        if is_qos0 && self.link != Link::Up {
+            return Err(PublishError::Offline);
         }
-        let outgoing = outgoing(publish, external);
-        let stored = stored_len(&outgoing, external).ok_or(PublishError::TooLarge)?;
-        let id = match self.room_for(publish, stored, policy)? {
+        let is_supported =
+            if outgoing.flags.is_qos2() { cfg!(feature = "qos2") } else { is_qos0 | cfg!(feature = "qos1") };
+        if !is_supported {
+            return Err(PublishError::NotSupported);
+        }
+        let stored = stored_len(outgoing, external).ok_or(PublishError::TooLarge)?;
+        let id = match self.room_for(outgoing, stored, policy)? {
             Some(id) => Some(id),
             None if is_qos0 => None,
             None => Some(self.allocate().ok_or(PublishError::Full)?), // [MQTT-2.3.1-2]
         };
-        let wants_mark = self.options.is_durable() && !is_qos0;
+        let wants_mark = self.options.is_durable() && !(is_qos0 | outgoing.flags.is_dup());
         let admission = Admission { id, stored, replaces: policy, wants_mark };
-        self.outbound.admit(&outgoing, publish.payload, &admission, external);
+        self.outbound.admit(outgoing, payload, &admission, external);
         self.is_quiet = false;
         Ok(id)
     }
@@ -657,7 +703,7 @@ impl<'s> Session<'s> {
     /// message takes over, if any.
     fn room_for(
         &mut self,
-        publish: &Publish<'_>,
+        outgoing: &Outgoing<'_>,
         stored: usize,
         policy: Replace,
     ) -> Result<Option<PacketId>, PublishError> {
@@ -665,10 +711,10 @@ impl<'s> Session<'s> {
             NoRoom::Now => PublishError::Full,
             NoRoom::Ever => PublishError::TooLarge,
         };
-        if cfg!(feature = "qos1") && policy != Replace::Nothing && publish.qos != QoS::AtMostOnce {
+        if cfg!(feature = "qos1") && policy != Replace::Nothing && !outgoing.flags.is_qos0() {
             return self
                 .outbound
-                .make_room_replacing(stored, policy, publish.topic.as_bytes(), self.sending.is_publish())
+                .make_room_replacing(stored, policy, outgoing.topic, self.sending.is_publish())
                 .map_err(refused);
         }
         self.outbound.make_room(stored).map_err(refused)?;
@@ -684,32 +730,22 @@ impl<'s> Session<'s> {
         payload: &[u8],
         external: Option<External>,
     ) -> Result<(), RestoreError> {
-        let is_valid = is_name(outgoing.topic) && !outgoing.flags.is_qos0();
-        if !is_valid {
-            return Err(RestoreError::Invalid);
-        }
         self.check_free(id)?;
-        let stored = stored_len(outgoing, external).ok_or(RestoreError::Invalid)?;
-        self.outbound.make_room(stored).map_err(|_| RestoreError::Full)?;
-        let admission = Admission { id: Some(id), stored, replaces: Replace::Nothing, wants_mark: false };
-        self.outbound.admit(outgoing, payload, &admission, external);
+        let next = core::mem::replace(&mut self.ids, Ids::from(id));
+        let outcome = self.admit(outgoing, payload, external, Replace::Nothing);
+        self.ids = next;
         self.ids.look_again(); // [MQTT-2.3.1-2]
-        Ok(())
-    }
-
-    #[cfg(feature = "durable")]
-    fn restore_filter(&mut self, filter: &[u8], qos: QoS) -> Result<(), RestoreError> {
-        if !(1..=MAX_TEXT).contains(&filter.len()) {
-            return Err(RestoreError::Invalid); // [MQTT-4.7.3-1] [MQTT-4.7.3-3]
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(PublishError::Full | PublishError::TooLarge) => Err(RestoreError::Full),
+            Err(PublishError::InvalidTopic | PublishError::Offline | PublishError::NotSupported) => {
+                Err(RestoreError::Invalid)
+            }
         }
-        self.filters.check_room(filter_len(filter.len())).map_err(|_| RestoreError::Full)?;
-        let id = self.allocate().ok_or(RestoreError::Full)?;
-        // Asked for again: the server may have lost the session, and the power failed before that was heard.
-        self.filters.subscribe_to(id, filter, qos);
-        Ok(())
     }
 
     #[cfg(feature = "durable")]
+    #[inline(always)] // in one function
     fn check_free(&mut self, id: PacketId) -> Result<(), RestoreError> {
         let is_free = Ids::is_free(id, |ids| mark_ids(&mut self.outbound, &self.filters, ids));
         if is_free { Ok(()) } else { Err(RestoreError::PacketIdInUse) }

@@ -215,9 +215,12 @@ impl<'s> Outbound<'s> {
     /// Takes back a released message after a restart, behind the released ones that are there.
     #[cfg(feature = "durable")]
     pub fn admit_released(&mut self, id: PacketId) -> Result<(), NoRoom> {
-        self.make_room(0)?;
+        if self.slots.space() == 0 {
+            return Err(NoRoom::Now);
+        }
+        let last = self.slots.len();
         self.slots.push(Slot { id: id.get(), stage: Stage::Release, ..Slot::FREE });
-        self.move_down(self.slots.len().wrapping_sub(1));
+        self.move_down(last);
         Ok(())
     }
 
