@@ -5,6 +5,7 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 
 /// Stores over blocking flash are never pending; others are asked again until they are ready.
+#[inline(always)] // of what is always ready, nothing is left
 pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let waker = waker();
     let mut context = Context::from_waker(&waker);

@@ -89,7 +89,7 @@ pub trait Store {
         }
     }
 
-    /// The message that was put last: its identifier and order.
+    /// The identifier of the message that was put last, and an order that no message is beyond.
     fn last(&self) -> Option<(PacketId, u32)>;
 
     /// What was found that could not be read, when the store was opened.

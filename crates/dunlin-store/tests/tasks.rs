@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
-use dunlin_core::{Options, Publish, Session, Storage};
-use dunlin_store::{Durable, FileStore, FlashStore, Shared, Store};
+use dunlin_core::{Mark, Options, PacketId, Publish, Session, Stage, Storage};
+use dunlin_store::{Durable, FileStore, FlashStore, Job, Shared, Store};
 use dunlin_testkit::flash::{Flash, FlashError};
 
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
@@ -21,8 +21,11 @@ struct Slow<'f>(&'f mut Flash<4, 2048>);
 
 async fn pending_once() {
     let mut is_ready = false;
-    std::future::poll_fn(|_| if std::mem::replace(&mut is_ready, true) { Poll::Ready(()) } else { Poll::Pending })
-        .await;
+    std::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if std::mem::replace(&mut is_ready, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 impl ErrorType for Slow<'_> {
@@ -63,6 +66,25 @@ fn poll<F: Future>(future: F, times: usize) -> Option<F::Output> {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     })
+}
+
+#[test]
+fn who_waits_waits_for_slow_flash_too() {
+    let mut flash = Flash::<4, 2048>::new(2);
+    let mut store = FlashStore::<Slow<'_>>::new(Slow(&mut flash), 0..4096);
+    for number in 1..=60_u16 {
+        let id = |number| PacketId::new(number).unwrap();
+        let publish = Publish::new("a", &[b'p'; 40]).exactly_once();
+        store.run(Job::Put { id: id(number), order: number.into(), publish: &publish }).unwrap();
+        if number > 1 {
+            store.run(Job::Mark(&[Mark { id: id(number - 1), stage: Stage::Done }])).unwrap();
+        }
+    }
+    let expected = [format!("a q2 #60 40 {}", "p".repeat(40))];
+    assert_eq!(contents(&mut store), expected);
+    drop(store);
+    assert!(flash.erases().iter().sum::<u32>() > 2, "pages were filled and erased");
+    assert_eq!(contents(&mut FlashStore::<_>::mount_blocking(&mut flash, 0..4096).unwrap()), expected);
 }
 
 #[test]

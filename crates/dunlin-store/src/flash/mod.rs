@@ -11,13 +11,19 @@
 //!
 //! What is to be written or read is decided there without waiting; `work!` alone waits for the map.
 
+macro_rules! wait {
+    ($future:expr) => {
+        $future.await
+    };
+}
+
 mod record;
 mod table;
 mod whole;
 
 use core::future::Future;
 use core::ops::Range;
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use dunlin_core::{Filter, Mark, PacketId, Publish, QoS, Topic};
@@ -26,15 +32,15 @@ use sequential_storage::Error;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
 
-use crate::block::{block_on, now};
+use crate::block::now;
 use crate::store::{Damage, Entry, Job, Store, StoreError};
 use record::{HEAD, KEY, RETAIN};
 use table::{Action, Table, Writing, kind};
-use whole::Whole;
+use whole::{Waiting, Whole};
 
-/// How often a record is written again before the flash is called unreliable.
-const TRIES: u8 = 3;
-type Map<F> = MapStorage<u16, Whole<F>, Cache<Uncached, Uncached, Uncached, u16>>;
+/// How often a record is written before the flash is called unreliable.
+const TRIES: u8 = 4;
+type Map<F> = MapStorage<u16, F, Cache<Uncached, Uncached, Uncached, u16>>;
 
 /// A store on NOR flash.
 ///
@@ -61,9 +67,9 @@ type Outcome<T, N> = Result<T, StoreError<<N as ErrorType>::Error>>;
 macro_rules! work {
     ($store:ident, $job:ident, $flash:path, $wait:ident) => {{
         let FlashStore { flash, range, table, buffer } = $store;
-        let flash = Whole::new($flash(flash), range).ok_or(StoreError::Region)?;
+        let flash = Whole::new(flash, range).ok_or(StoreError::Region)?;
         let config = MapConfig::try_new(0..flash.len()).map_err(|_| StoreError::Region)?;
-        let mut map: Map<_> = MapStorage::new(flash, config, Cache::new_uncached());
+        let mut map: Map<_> = MapStorage::new($flash(flash), config, Cache::new_uncached());
         let mut is_reset = false;
         while !table.is_sure {
             table.clear(map.flash().pages());
@@ -94,11 +100,10 @@ macro_rules! work {
                 }
             }
         }
-        loop {
+        'next: loop {
             let action = table.plan(&mut $job)?;
             let key = record::key(table.cell.index);
-            let mut tries = TRIES;
-            loop {
+            for _ in 0..TRIES {
                 match action {
                     Action::Nothing => return Ok(()),
                     Action::Read => {}
@@ -108,18 +113,12 @@ macro_rules! work {
                 }
                 let bytes = sure($wait!(map.fetch_item::<&[u8]>(buffer, &key)))?.flatten();
                 if table.note(action, &mut $job, bytes)? {
-                    break;
+                    continue 'next;
                 }
-                tries = tries.checked_sub(1).ok_or(StoreError::Unreliable)?;
             }
+            return Err(StoreError::Unreliable);
         }
     }};
-}
-
-macro_rules! wait {
-    ($future:expr) => {
-        $future.await
-    };
 }
 
 macro_rules! now {
@@ -224,8 +223,7 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Store for Flas
     }
 
     fn last(&self) -> Option<(PacketId, u32)> {
-        let (id, order) = self.table.last;
-        PacketId::new(id).map(|id| (id, order))
+        PacketId::new(self.table.last).map(|id| (id, self.table.number.wrapping_sub(1)))
     }
 
     fn damage(&self) -> Damage {
@@ -265,38 +263,6 @@ impl<E> Future for Done<E> {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), E>> {
         Poll::Ready(core::mem::replace(&mut self.0, Ok(())))
-    }
-}
-
-/// Flash that is always ready, since it waits.
-struct Waiting<F>(F);
-
-impl<F: ErrorType> ErrorType for Waiting<F> {
-    type Error = F::Error;
-}
-
-impl<F: ReadNorFlash> ReadNorFlash for Waiting<F> {
-    const READ_SIZE: usize = F::READ_SIZE;
-
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), Self::Error>> {
-        Done(block_on(pin!(self.0.read(offset, bytes))))
-    }
-
-    fn capacity(&self) -> usize {
-        self.0.capacity()
-    }
-}
-
-impl<F: NorFlash> NorFlash for Waiting<F> {
-    const WRITE_SIZE: usize = F::WRITE_SIZE;
-    const ERASE_SIZE: usize = F::ERASE_SIZE;
-
-    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), Self::Error>> {
-        Done(block_on(pin!(self.0.erase(from, to))))
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), Self::Error>> {
-        Done(block_on(pin!(self.0.write(offset, bytes))))
     }
 }
 

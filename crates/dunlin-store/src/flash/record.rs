@@ -5,7 +5,7 @@
 use super::table::Cell;
 
 /// The format of what is written: the first byte of each key. Programs refuse any other.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 /// Bytes of the key, which the map puts before a record.
 pub const KEY: usize = size_of::<u16>();
 /// Bytes of a record before its contents: five words.
@@ -33,12 +33,12 @@ pub struct Draft<'b> {
 }
 
 impl<'b> Draft<'b> {
-    /// Its head. `number` counts the records written, and comes round. `census`: what all that is kept amounts to with
-    /// this record. If the latest record says otherwise than what was found, something was lost: a damaged record is
-    /// passed over in silence by the map.
-    pub fn new(buffer: &'b mut [u8], [head, order, number, census]: [u32; 4]) -> Self {
+    /// Its head. `number` counts the records written, and comes round. `state`: what all that is kept amounts to with this
+    /// record, and the identifier that was used last. If the latest record says otherwise than what was found, something
+    /// was lost: a damaged record is passed over in silence by the map.
+    pub fn new(buffer: &'b mut [u8], [head, order, number, state]: [u32; 4]) -> Self {
         let mut draft = Self { buffer, len: 0 };
-        for word in &[0, head.rotate_left(16), order, number, census] {
+        for word in &[0, head, order, number, state] {
             draft.put(&word.to_le_bytes());
         }
         draft
@@ -67,7 +67,7 @@ impl<'b> Draft<'b> {
 pub struct Opened<'a> {
     pub cell: Cell,
     pub number: u32,
-    pub census: u32,
+    pub state: u32,
     pub body: &'a [u8],
 }
 
@@ -78,14 +78,10 @@ pub fn open(key: u16, bytes: &[u8]) -> Option<Opened<'_>> {
         return None;
     }
     let (head, body) = bytes.split_first_chunk::<HEAD>()?;
-    let ([_, word, order, number, census], _) = head.as_chunks() else { return None };
+    let ([_, word, order, number, state], _) = head.as_chunks() else { return None };
     let [_, index] = key.to_be_bytes();
-    let cell = Cell {
-        head: u32::from_le_bytes(*word).rotate_left(16),
-        order: u32::from_le_bytes(*order),
-        index: index as u32,
-    };
-    let opened = Opened { cell, number: u32::from_le_bytes(*number), census: u32::from_le_bytes(*census), body };
+    let cell = Cell { head: u32::from_le_bytes(*word), order: u32::from_le_bytes(*order), index: index as u32 };
+    let opened = Opened { cell, number: u32::from_le_bytes(*number), state: u32::from_le_bytes(*state), body };
     (cell.len() == body.len()).then_some(opened)
 }
 
@@ -137,7 +133,7 @@ mod tests {
         let len = write(&mut buffer).unwrap();
         let bytes = &buffer[..len];
         let opened = open(key(1), bytes).unwrap();
-        assert_eq!(opened, Opened { cell, number: 5, census: 6, body: b"abcde" });
+        assert_eq!(opened, Opened { cell, number: 5, state: 6, body: b"abcde" });
         assert_eq!(open(key(2), bytes), None);
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.to_vec();

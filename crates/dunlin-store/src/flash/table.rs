@@ -23,8 +23,7 @@ use crate::store::{Damage, Job, StoreError};
 pub struct Cell {
     /// Kind, length and identifier in one word: see [`Cell::new`].
     pub head: u32,
-    /// Of a message its order; of a filter a checksum of its text; of what is gone, on flash, an order that is not beyond
-    /// the last. Of what was released and of the identifiers received, in RAM, the number of the record.
+    /// Of a message its order; of a filter a checksum of its text; of all others the number of the record.
     pub order: u32,
     /// The number in its key.
     pub index: u32,
@@ -73,12 +72,12 @@ pub struct Table<N, const C: usize, const R: usize, const B: usize> {
     pages: usize,
     /// What is to be written or read, or was found last.
     pub cell: Cell,
-    /// The number of the next record.
+    /// The number of the next record; 0 if there is none. No message has an order beyond it.
     pub number: u32,
-    /// The message that was put last: its identifier, or 0, and its order.
-    pub last: (u16, u32),
-    /// What the latest record says about the census.
-    census: Option<u32>,
+    /// The identifier of the message that was put last, or 0.
+    pub last: u16,
+    /// What the latest record says that all of them amount to.
+    census: u16,
     /// Keys beyond the table which are to be read: from here up to there.
     foreign: (u32, u32),
     /// Flash was read, and nothing is being written. If that is not so when something else begins, the future was
@@ -105,6 +104,7 @@ impl Cell {
     }
 
     /// A filter is known by its checksum, without reading it.
+    #[inline(always)] // without a place in memory for it
     pub fn filter(text: &[u8], qos: QoS) -> Self {
         Self::new(kind::FILTER, 0, u16::from(qos.bits()), record::checksum(0, text))
     }
@@ -121,13 +121,6 @@ impl Cell {
         self.head as u16
     }
 
-    /// Its record has this number.
-    fn note(&mut self, number: u32) {
-        if matches!(self.kind(), kind::RELEASED | kind::RECEIVED) {
-            self.order = number;
-        }
-    }
-
     /// Whether they say the same.
     fn is(&self, other: &Self) -> bool {
         (self.head, self.order) == (other.head, other.order)
@@ -139,18 +132,17 @@ impl Cell {
 
     /// Whether this is the cell of that message or filter.
     fn is_of(&self, other: &Self) -> bool {
-        match self.kind() {
-            kind::FILTER => other.kind() == kind::FILTER && self.order == other.order,
-            kind::MESSAGE | kind::RELEASED => other.kind() != kind::FILTER && self.id() == other.id(),
-            _ => false,
+        if other.kind() == kind::FILTER {
+            return self.kind() == kind::FILTER && self.order == other.order;
         }
+        matches!(self.kind(), kind::MESSAGE | kind::RELEASED) && self.id() == other.id()
     }
 }
 
 impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R, B> {
     const WORD: usize = if N::READ_SIZE > N::WRITE_SIZE { N::READ_SIZE } else { N::WRITE_SIZE };
     /// Bytes that the map takes of each record.
-    const OVERHEAD: usize = super::Map::<N>::item_overhead_size() as usize;
+    const OVERHEAD: usize = super::Map::<Whole<N>>::item_overhead_size() as usize;
     /// Bytes of each page for records: the map marks both ends.
     const PAGE: usize = Whole::<N>::ERASE_SIZE.saturating_sub(2 * Self::WORD);
     /// The most contents of a record that fit the buffer.
@@ -182,8 +174,8 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             pages: 0,
             cell: NOTHING,
             number: 0,
-            last: (0, 0),
-            census: None,
+            last: 0,
+            census: 0,
             foreign: (0, 0),
             is_sure: false,
             damage: Damage { records: 0, is_reset: false },
@@ -204,12 +196,11 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         }
         let end = C as u32;
         self.foreign = (end, end);
-        (self.number, self.last, self.census) = (0, (0, 0), None);
+        (self.number, self.last, self.census) = (0, 0, 0);
     }
 
     /// A record that was read: records come in the order in which they were written, but for those that the map has
     /// moved, and the last one of each key counts.
-    #[inline(never)]
     pub fn see(&mut self, key: u16, bytes: &[u8]) -> Result<(), StoreError<N::Error>> {
         let [format, _] = key.to_be_bytes();
         if format != FORMAT {
@@ -226,20 +217,16 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
 
     /// Takes note of a record that is there.
     fn take(&mut self, opened: &Opened<'_>) -> Result<(), StoreError<N::Error>> {
-        let mut cell = opened.cell;
-        if self.census.is_none() || opened.number.wrapping_sub(self.number) < 1 << 31 {
-            self.number = opened.number.wrapping_add(1);
-            self.census = Some(opened.census);
+        let cell = opened.cell;
+        if self.number == 0 || is_behind(self.number, opened.number) {
+            self.number = opened.number.wrapping_add(1).max(1);
+            self.last = opened.state as u16;
+            self.census = (opened.state >> 16) as u16;
         }
-        match cell.kind() {
-            kind::FILTER => {}
-            kind::RECEIVED => {
-                let (ids, _) = opened.body.as_chunks();
-                self.ids.get_mut(..ids.len()).ok_or(StoreError::TooSmall)?.copy_from_slice(ids);
-            }
-            _ => self.put(&cell),
+        if cell.kind() == kind::RECEIVED {
+            let (ids, _) = opened.body.as_chunks();
+            self.ids.get_mut(..ids.len()).ok_or(StoreError::TooSmall)?.copy_from_slice(ids);
         }
-        cell.note(opened.number);
         let mut place = self.cells.iter_mut().find(|place| place.index == cell.index);
         if place.is_none() {
             // Its key is beyond the table: what holds something gets a cell, once the records of all others are known.
@@ -256,26 +243,16 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         Ok(())
     }
 
-    /// There is or was such a message: is it the last one?
-    fn put(&mut self, cell: &Cell) {
-        let (id, order) = self.last;
-        if id == 0 || cell.order.wrapping_sub(order) < 1 << 31 {
-            self.last = (cell.id(), cell.order);
-        }
-    }
-
     /// Something cannot be read (any more).
     fn lost(&mut self) {
         self.damage.records = self.damage.records.wrapping_add(1);
     }
 
-    /// What all that is kept amounts to with this cell.
-    fn sum(&self, new: &Cell) -> u32 {
-        let cells = self.cells.iter().map(|cell| if cell.index == new.index { new } else { cell });
-        cells.filter(|cell| cell.is_live()).fold(0, |sum, cell| {
-            let what = cell.kind().wrapping_shl(28) | u32::from(cell.id()).wrapping_shl(8);
-            sum.wrapping_add(cell.order ^ what)
-        })
+    /// What all that is kept amounts to.
+    fn sum(&self) -> u16 {
+        let live = self.cells.iter().filter(|cell| cell.is_live());
+        let sum = live.fold(0_u32, |sum, cell| sum.wrapping_add(cell.head ^ cell.order.wrapping_mul(FACTOR)));
+        (sum >> 16) as u16
     }
 
     /// The next thing to do for this job, with the record of [`cell`](Self::cell).
@@ -289,36 +266,46 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
                 self.cell = Cell { index, ..NOTHING };
                 return Ok(Action::Read);
             }
-            let first = self.cells.first().copied().unwrap_or(NOTHING);
-            if self.census.is_some_and(|census| census != self.sum(&first)) {
+            if self.number != 0 && self.census != self.sum() {
                 self.lost();
             }
             self.is_sure = true;
         }
-        let cell = match job {
+        let (new, text, payload) = match job {
             None => return Ok(Action::Nothing),
             Some(Job::Put { id, order, publish }) => {
                 let cell = Cell::message(id.get(), *order);
-                return self.keep(cell, publish.topic().len(), publish.payload().len());
+                self.last = id.get();
+                if is_behind(self.number, *order) {
+                    self.number = *order;
+                }
+                (cell, publish.topic().len(), publish.payload().len())
             }
             Some(Job::Subscribe(filter)) => {
                 let text = filter.text().as_bytes();
-                return self.keep(Cell::filter(text, filter.qos()), text.len(), 0);
+                (Cell::filter(text, filter.qos()), text.len(), 0)
             }
             Some(Job::Unsubscribe(text)) => {
                 return Ok(self.change(&Cell::filter(text.as_bytes(), QoS::AtMostOnce), kind::GONE));
             }
             Some(Job::Mark(marks)) => return self.mark(marks),
-            Some(Job::Seek(index)) => self.nth(*index).unwrap_or(NOTHING),
+            Some(Job::Seek(index)) => return Ok(self.look_at(self.nth(*index).unwrap_or(NOTHING))),
             Some(Job::Read { order, .. }) => {
                 let is_it = |cell: &&Cell| cell.kind() == kind::MESSAGE && cell.order == *order;
-                self.cells.iter().find(is_it).copied().ok_or(StoreError::Unreliable)?
+                let cell = self.cells.iter().find(is_it).copied().ok_or(StoreError::Unreliable)?;
+                return Ok(self.look_at(cell));
             }
         };
-        self.cell = cell;
-        Ok(if cell.kind() < kind::MESSAGE { Action::Nothing } else { Action::Read })
+        self.keep(new, text, payload)
     }
 
+    /// Has a record read, if there is more in it than in its cell.
+    fn look_at(&mut self, cell: Cell) -> Action {
+        self.cell = cell;
+        if cell.kind() < kind::MESSAGE { Action::Nothing } else { Action::Read }
+    }
+
+    /// A message, or a filter; contents of so many bytes.
     fn keep(&mut self, new: Cell, text: usize, payload: usize) -> Result<Action, StoreError<N::Error>> {
         // Slices are never longer than half the address space, so that their sum does not overflow.
         let len = text.wrapping_add(payload).saturating_add(record::PREFIX);
@@ -341,7 +328,10 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
                 place = Some(cell.index);
             }
         }
-        let index = place.filter(|_| self.fits(used, biggest)).ok_or(StoreError::Full)?;
+        let Some(index) = place else { return Err(StoreError::Full) };
+        if !self.fits(used, biggest) {
+            return Err(StoreError::Full);
+        }
         let cell = Cell { index, head: new.head | (len as u32) << 16, ..new };
         Ok(self.write(cell))
     }
@@ -349,59 +339,52 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     /// What becomes of a message or filter, if it is there.
     fn change(&mut self, of: &Cell, kind: u32) -> Action {
         match self.cells.iter().find(|cell| cell.is_of(of) && cell.kind() != kind) {
-            Some(found) => self.write(Cell { index: found.index, ..Cell::new(kind, 0, found.id(), found.order) }),
+            Some(found) => self.write(Cell { index: found.index, ..Cell::new(kind, 0, found.id(), self.number) }),
             None => Action::Nothing,
         }
     }
 
     fn mark(&mut self, marks: &mut &[Mark]) -> Result<Action, StoreError<N::Error>> {
-        let mut is_changed = false;
         while let Some((mark, behind)) = marks.split_first() {
-            let kind = match mark.stage {
-                Stage::Received | Stage::Forgotten => {
-                    // However many they are, they go into one record; those before one that has no room as well.
-                    match self.receive(mark) {
-                        Some(is_news) => is_changed |= is_news,
-                        None if is_changed => break,
-                        None => return Err(StoreError::TooSmall),
-                    }
-                    *marks = behind;
+            *marks = behind;
+            let action = if is_incoming(mark) {
+                self.receive(mark).ok_or(StoreError::TooSmall)?;
+                // However many they are, they go into one record.
+                if behind.first().is_some_and(is_incoming) {
                     continue;
                 }
-                Stage::Released => kind::RELEASED,
-                _ => kind::GONE,
+                let received = self.cells.first().copied().unwrap_or(NOTHING);
+                self.write(Cell { order: self.number, ..received })
+            } else {
+                let kind = if mark.stage == Stage::Released { kind::RELEASED } else { kind::GONE };
+                self.change(&Cell::message(mark.id.get(), 0), kind)
             };
-            if is_changed {
-                break;
-            }
-            *marks = behind;
-            if self.change(&Cell::message(mark.id.get(), 0), kind) == Action::Write {
-                return Ok(Action::Write);
+            if action == Action::Write {
+                return Ok(action);
             }
         }
-        let received = self.cells.first().copied().filter(|_| is_changed);
-        Ok(received.map_or(Action::Nothing, |cell| self.write(cell)))
+        Ok(Action::Nothing)
     }
 
-    /// Adds or removes an identifier, and says whether that changed anything.
-    fn receive(&mut self, mark: &Mark) -> Option<bool> {
-        let id = mark.id.get().to_be_bytes();
-        let count = self.ids().len();
-        let known = self.ids().iter().position(|known| *known == id);
-        let count = match (mark.stage, known) {
-            (Stage::Received, None) => {
-                *self.ids.get_mut(count)? = id;
-                count.checked_add(1)?
+    /// Removes an identifier, or puts it behind all others.
+    fn receive(&mut self, mark: &Mark) -> Option<()> {
+        let id = mark.id.get().to_le_bytes();
+        // Until it is written, what RAM knows is not so.
+        self.is_sure = false;
+        let mut count = 0_usize;
+        for index in 0..self.ids().len() {
+            let known = *self.ids.get(index)?;
+            if known != id {
+                *self.ids.get_mut(count)? = known;
+                count = count.wrapping_add(1);
             }
-            (Stage::Forgotten, Some(at)) => {
-                let last = count.checked_sub(1)?;
-                *self.ids.get_mut(at)? = *self.ids.get(last)?;
-                last
-            }
-            _ => return Some(false),
-        };
+        }
+        if mark.stage == Stage::Received {
+            *self.ids.get_mut(count)? = id;
+            count = count.wrapping_add(1);
+        }
         self.cells.first_mut()?.head = Cell::new(kind::RECEIVED, (count * 2) as u16, 0, 0).head;
-        Some(true)
+        Some(())
     }
 
     /// The identifiers received.
@@ -410,23 +393,18 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         self.ids.get(..len.wrapping_shr(1)).unwrap_or_default()
     }
 
-    /// Has a record written.
-    fn write(&mut self, mut cell: Cell) -> Action {
-        cell.note(self.number);
+    /// Has a record written. Until it is there, what the table says is open.
+    fn write(&mut self, cell: Cell) -> Action {
         self.cell = cell;
         self.is_sure = false;
+        self.cells.iter_mut().filter(|place| place.index == cell.index).for_each(|place| *place = cell);
         Action::Write
     }
 
     /// Writes the record for this job; says how many bytes it has.
     fn write_record(&self, job: &Option<Job<'_>>, buffer: &mut [u8]) -> Option<usize> {
-        let Cell { head, mut order, .. } = self.cell;
-        if self.cell.kind() < kind::MESSAGE {
-            // It tells the order of the last message, if it is that.
-            let (id, last) = self.last;
-            order = last.wrapping_sub(u32::from(id != self.cell.id()));
-        }
-        let mut draft = Draft::new(buffer, [head, order, self.number, self.sum(&self.cell)]);
+        let state = u32::from(self.sum()) << 16 | u32::from(self.last);
+        let mut draft = Draft::new(buffer, [self.cell.head, self.cell.order, self.number, state]);
         let mut flags = 0;
         let (text, contents) = match job {
             Some(Job::Put { publish, .. }) => {
@@ -459,10 +437,10 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
         let opened = bytes.and_then(|bytes| record::open(record::key(self.cell.index), bytes));
         if action == Action::Write {
             // The map may say that it was stored, and it is not.
-            match &opened {
-                Some(opened) if opened.number == self.number => self.take(opened)?,
-                _ => return Ok(false),
+            if opened.is_none_or(|opened| opened.number != self.number) {
+                return Ok(false);
             }
+            self.number = self.number.wrapping_add(1);
             self.is_sure = true;
         } else if !self.is_sure {
             if let Some(opened) = &opened {
@@ -479,8 +457,8 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
             }
         } else {
             // What was found by its place must be found by its key.
-            let lost = self.cells.iter_mut().find(|cell| cell.index == self.cell.index);
-            lost.into_iter().for_each(|cell| cell.head = 0);
+            self.write(Cell { index: self.cell.index, ..NOTHING });
+            self.is_sure = true; // nothing is written
             self.lost();
             return Ok(true);
         }
@@ -494,19 +472,26 @@ impl<N: NorFlash, const C: usize, const R: usize, const B: usize> Table<N, C, R,
     fn nth(&self, index: usize) -> Option<Cell> {
         let ids = self.ids();
         if let Some(id) = ids.get(index) {
-            return Some(Cell::new(kind::RECEIVED, 0, u16::from_be_bytes(*id), 0));
+            return Some(Cell::new(kind::RECEIVED, 0, u16::from_le_bytes(*id), 0));
         }
         let index = index.saturating_sub(ids.len());
-        // Both numbers come round; what is kept lies close together before the next.
-        let (_, last) = self.last;
-        let age = |cell: &Cell| {
-            let next = if cell.kind() == kind::RELEASED { self.number } else { last.wrapping_add(1) };
-            u64::from(cell.kind()) << 32 | u64::from(cell.order.wrapping_sub(next))
-        };
+        // Numbers come round; those of what is kept lie close together before the next.
+        let age = |cell: &Cell| u64::from(cell.kind()) << 32 | u64::from(cell.order.wrapping_sub(self.number));
         let live = || self.cells.iter().filter(|cell| cell.kind() > kind::RECEIVED);
         live().find(|cell| live().filter(|other| age(other) < age(cell)).count() == index).copied()
     }
 }
 
+fn is_incoming(mark: &Mark) -> bool {
+    matches!(mark.stage, Stage::Received | Stage::Forgotten)
+}
+
+/// Whether a number, or an order, has come up to this one: both come round.
+fn is_behind(number: u32, other: u32) -> bool {
+    other.wrapping_sub(number) < 1 << 31
+}
+
+/// Spreads orders, which are often small and close to each other.
+const FACTOR: u32 = 0x9e37_79b1;
 /// The longest topic or filter.
 const TEXT: usize = 255;

@@ -16,8 +16,12 @@
 
 use core::future::Future;
 use core::ops::Range;
+use core::pin::pin;
 
 use embedded_storage_async::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
+
+use super::Done;
+use crate::block::block_on;
 
 /// Words in a page: its stamp, and announcements. With more cuts than those in a row, at the same place, erases go
 /// unannounced.
@@ -28,17 +32,71 @@ const LEAST: u8 = 0x0f;
 
 /// Flash of slightly smaller pages, from address 0 on. To be [`finish`](Self::finish)ed before it is used. Nothing is
 /// read or written across the end of a page.
-pub struct Whole<F> {
-    flash: F,
+pub struct Whole<'a, F> {
+    flash: &'a mut F,
     start: u32,
     pages: u32,
 }
 
-impl<F: NorFlash> Whole<F> {
+macro_rules! block {
+    ($future:expr) => {
+        block_on(pin!($future))
+    };
+}
+
+/// Erases pages, or those of them whose erase was announced and not brought to its end. Written once and compiled twice:
+/// for executors, and for who waits.
+macro_rules! erase_pages {
+    ($whole:ident, $pages:expr, $is_only_announced:expr, $wait:ident) => {{
+        for page in $pages {
+            let before = page.checked_sub(1).unwrap_or($whole.pages.wrapping_sub(1));
+            let mut word = [0; MAX_WORD];
+            let (mut stamp, mut announced, mut room) = (0, 0, None);
+            let mut index = 0_usize;
+            while index < WORDS {
+                let at = $whole.word(if index == 0 { page } else { before }, index);
+                $wait!($whole.flash.read(at, cut::<F>(&mut word)))?;
+                let number = word[0];
+                match index {
+                    0 => stamp = number,
+                    _ if cut::<F>(&mut word).iter().all(|byte| *byte == 0xff) => {
+                        room = Some(at);
+                        break;
+                    }
+                    _ => announced = number,
+                }
+                index = index.wrapping_add(1);
+            }
+            let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
+            let mut number = announced;
+            if !is_announced {
+                if $is_only_announced {
+                    continue;
+                }
+                // Unannounced, it has the stamp that it had: what is announced for it stays as old as it was.
+                number = stamp;
+                if let Some(at) = room {
+                    number = after(stamp);
+                    word.fill(number);
+                    $wait!($whole.flash.write(at, cut::<F>(&mut word)))?;
+                }
+            }
+            let start = $whole.page(page);
+            $wait!($whole.flash.erase(start, start.wrapping_add(size(F::ERASE_SIZE))))?;
+            if is_number(number) {
+                word.fill(number);
+                $wait!($whole.flash.write($whole.word(page, 0), cut::<F>(&mut word)))?;
+            }
+        }
+        Ok(())
+    }};
+}
+
+impl<'a, F: NorFlash> Whole<'a, F> {
     const WORD: usize = if F::READ_SIZE > F::WRITE_SIZE { F::READ_SIZE } else { F::WRITE_SIZE };
 
     /// `None`: the range does not consist of pages of this flash.
-    pub fn new(flash: F, range: &Range<u32>) -> Option<Self> {
+    pub fn new(flash: &'a mut F, range: &Range<u32>) -> Option<Self> {
         let page = size(F::ERASE_SIZE);
         let len = range.end.checked_sub(range.start)?;
         let is_whole = range.start.is_multiple_of(page) & len.is_multiple_of(page);
@@ -61,61 +119,18 @@ impl<F: NorFlash> Whole<F> {
         self.erase_pages(0..self.pages, !is_reset)
     }
 
-    /// Erases pages, or those of them whose erase was announced and not brought to its end.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` has its arguments in memory twice")]
     fn erase_pages(
         &mut self,
         pages: Range<u32>,
         is_only_announced: bool,
     ) -> impl Future<Output = Result<(), F::Error>> {
-        async move {
-            for page in pages {
-                let before = page.checked_sub(1).unwrap_or(self.pages.wrapping_sub(1));
-                let mut word = [0; MAX_WORD];
-                let (mut stamp, mut announced, mut room) = (0, 0, None);
-                let mut index = 0_usize;
-                while index < WORDS {
-                    let at = self.word(if index == 0 { page } else { before }, index);
-                    self.flash.read(at, Self::cut(&mut word)).await?;
-                    let number = word[0];
-                    match index {
-                        0 => stamp = number,
-                        _ if Self::cut(&mut word).iter().all(|byte| *byte == 0xff) => {
-                            room = Some(at);
-                            break;
-                        }
-                        _ => announced = number,
-                    }
-                    index = index.wrapping_add(1);
-                }
-                let is_announced = is_number(announced) && (!is_number(stamp) || announced == after(stamp));
-                let mut number = announced;
-                if !is_announced {
-                    if is_only_announced {
-                        continue;
-                    }
-                    // Unannounced, it has the stamp that it had: what is announced for it stays as old as it was.
-                    number = stamp;
-                    if let Some(at) = room {
-                        number = after(stamp);
-                        word.fill(number);
-                        self.flash.write(at, Self::cut(&mut word)).await?;
-                    }
-                }
-                let start = self.page(page);
-                self.flash.erase(start, start.wrapping_add(size(F::ERASE_SIZE))).await?;
-                if is_number(number) {
-                    word.fill(number);
-                    self.flash.write(self.word(page, 0), Self::cut(&mut word)).await?;
-                }
-            }
-            Ok(())
-        }
+        async move { erase_pages!(self, pages, is_only_announced, wait) }
     }
 
-    /// As much of it as a word of this flash has.
-    fn cut(word: &mut [u8; MAX_WORD]) -> &mut [u8] {
-        word.get_mut(..Self::WORD).unwrap_or_default()
+    /// The same, for who waits.
+    fn erase_pages_now(&mut self, pages: Range<u32>, is_only_announced: bool) -> Result<(), F::Error> {
+        erase_pages!(self, pages, is_only_announced, block)
     }
 
     // All of these lie within the range, so that nothing overflows.
@@ -128,19 +143,24 @@ impl<F: NorFlash> Whole<F> {
         self.page(page).wrapping_add(size(Self::ERASE_SIZE.wrapping_add(index.wrapping_mul(Self::WORD))))
     }
 
+    /// The page with these bytes.
+    fn page_of(offset: u32) -> u32 {
+        offset.checked_div(size(Self::ERASE_SIZE)).unwrap_or_default()
+    }
+
     /// Where these bytes lie.
     fn address(&self, offset: u32) -> u32 {
-        let page = offset.checked_div(size(Self::ERASE_SIZE)).unwrap_or_default();
+        let page = Self::page_of(offset);
         let hidden = page.wrapping_mul(size(WORDS.wrapping_mul(Self::WORD)));
         self.start.wrapping_add(offset).wrapping_add(hidden)
     }
 }
 
-impl<F: NorFlash> ErrorType for Whole<F> {
+impl<F: NorFlash> ErrorType for Whole<'_, F> {
     type Error = F::Error;
 }
 
-impl<F: NorFlash> ReadNorFlash for Whole<F> {
+impl<F: NorFlash> ReadNorFlash for Whole<'_, F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
@@ -152,18 +172,66 @@ impl<F: NorFlash> ReadNorFlash for Whole<F> {
     }
 }
 
-impl<F: NorFlash> NorFlash for Whole<F> {
+impl<F: NorFlash> NorFlash for Whole<'_, F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE.saturating_sub(WORDS.saturating_mul(Self::WORD));
 
     fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), F::Error>> {
-        let page = |offset: u32| offset.checked_div(size(Self::ERASE_SIZE)).unwrap_or_default();
-        self.erase_pages(page(from)..page(to), false)
+        self.erase_pages(Self::page_of(from)..Self::page_of(to), false)
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), F::Error>> {
         self.flash.write(self.address(offset), bytes)
     }
+}
+
+/// The same flash for who waits: always ready.
+pub struct Waiting<'a, F>(pub Whole<'a, F>);
+
+impl<F: NorFlash> Waiting<'_, F> {
+    /// As [`Whole::pages`].
+    pub fn pages(&self) -> u32 {
+        self.0.pages
+    }
+
+    /// As [`Whole::finish`].
+    pub fn finish(&mut self, is_reset: bool) -> impl Future<Output = Result<(), F::Error>> {
+        Done(self.0.erase_pages_now(0..self.0.pages, !is_reset))
+    }
+}
+
+impl<F: NorFlash> ErrorType for Waiting<'_, F> {
+    type Error = F::Error;
+}
+
+impl<F: NorFlash> ReadNorFlash for Waiting<'_, F> {
+    const READ_SIZE: usize = F::READ_SIZE;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> impl Future<Output = Result<(), F::Error>> {
+        Done(block!(self.0.read(offset, bytes)))
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl<F: NorFlash> NorFlash for Waiting<'_, F> {
+    const WRITE_SIZE: usize = F::WRITE_SIZE;
+    const ERASE_SIZE: usize = Whole::<F>::ERASE_SIZE;
+
+    fn erase(&mut self, from: u32, to: u32) -> impl Future<Output = Result<(), F::Error>> {
+        Done(self.0.erase_pages_now(Whole::<F>::page_of(from)..Whole::<F>::page_of(to), false))
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), F::Error>> {
+        Done(block!(self.0.write(offset, bytes)))
+    }
+}
+
+/// As much of it as a word of this flash has.
+fn cut<F: NorFlash>(word: &mut [u8; MAX_WORD]) -> &mut [u8] {
+    word.get_mut(..Whole::<F>::WORD).unwrap_or_default()
 }
 
 /// Whether this is a number of an erase: four bits, and their complement.
@@ -172,6 +240,7 @@ fn is_number(byte: u8) -> bool {
 }
 
 /// The number of the next erase of a page with this stamp.
+#[inline(always)] // twice in one function
 fn after(stamp: u8) -> u8 {
     if is_number(stamp) & (stamp < 0xf0) { stamp.saturating_add(LEAST) } else { LEAST }
 }
@@ -194,7 +263,7 @@ mod tests {
     fn erase(flash: &mut Pages, page: u32) -> Result<(), FlashError> {
         let range = 0..size(flash.bytes().len());
         let mut whole = Whole::new(flash, &range).unwrap();
-        let page_len = size(<Whole<Pages> as NorFlash>::ERASE_SIZE);
+        let page_len = size(<Whole<'_, Pages> as NorFlash>::ERASE_SIZE);
         block_on(pin!(whole.erase(page * page_len, (page + 1) * page_len)))
     }
 
