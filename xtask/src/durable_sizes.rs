@@ -15,7 +15,7 @@ use crate::process::{root, scratch};
 /// What ours should add beside the map.
 const AIM: u64 = 4096;
 /// Above this the stage fails. Where the sources lie makes a difference of some sixty bytes.
-const LIMIT: u64 = 6500;
+const LIMIT: u64 = 5220;
 
 struct Figures {
     flash: u64,

@@ -82,7 +82,6 @@ fn who_waits_waits_for_slow_flash_too() {
     }
     let expected = [format!("a q2 #60 40 {}", "p".repeat(40))];
     assert_eq!(contents(&mut store), expected);
-    drop(store);
     assert!(flash.erases().iter().sum::<u32>() > 2, "pages were filled and erased");
     assert_eq!(contents(&mut FlashStore::<_>::mount_blocking(&mut flash, 0..4096).unwrap()), expected);
 }
