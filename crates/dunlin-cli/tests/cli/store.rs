@@ -138,8 +138,8 @@ fn messages_are_printed_once_through_fifty_kills_and_those_printed_again_are_fla
     child.wait().unwrap();
 
     // A run that begins goes back to where the marks that were stored end, and on from there without a gap. mosquitto
-    // 2.0.11 sends a PUBLISH once more after its PUBREL, if two connections break behind that: then this one alone comes
-    // again. Packet identifiers count as the messages do.
+    // 2.0.11 sends a PUBLISH once more after its PUBREL, if two connections break behind that: then these come again, and
+    // those behind them that are known still do not. Packet identifiers count as the messages do.
     let log = broker.log();
     let is_released_before = |number: u32| {
         let (before, _) = log.rsplit_once(&format!("PUBLISH to office (d1, q2, r0, m{number},")).unwrap_or_default();
@@ -149,9 +149,9 @@ fn messages_are_printed_once_through_fifty_kills_and_those_printed_again_are_fla
     let (mut newest, mut last, mut again, mut went_back) = (0, 0, 0, 0);
     for line in printed.lines().filter(|line| *line != "end") {
         let this: u32 = line.parse().unwrap();
-        let is_next = this <= last + 1 || (this == newest + 1 && is_released_before(last));
+        let is_next = this <= last + 1 || (this <= newest + 1 && is_released_before(last));
         assert!(is_next, "{this} after {last}");
-        went_back += u32::from(this != last + 1);
+        went_back += u32::from(this <= last);
         again += usize::from(this <= newest);
         newest = newest.max(this);
         last = this;
