@@ -127,6 +127,10 @@ impl<'s> Options<'s> {
     ///
     /// The session pings when seven eighths of it have passed without a packet sent, so that a driver may be a little
     /// late [MQTT-3.1.2-23].
+    ///
+    /// While messages at QoS 0 leave more often than that, nothing is sent that a server must answer: that the link is
+    /// dead is then found out by the TCP/IP stack's own time limit, or by a driver that calls
+    /// [`ping_past`](crate::Session::ping_past).
     #[must_use]
     pub const fn keep_alive(mut self, seconds: u16) -> Self {
         self.keep_alive_s = seconds;
