@@ -76,7 +76,7 @@ enum Doubt {
     Heard,
     /// Nothing has come since then.
     Since(Instant),
-    /// Likewise, and a ping has left.
+    /// Likewise, and then a ping left.
     Asked(Instant),
 }
 
@@ -310,8 +310,8 @@ impl Pump {
     }
 
     /// Whether to ask the server if it is there: nothing has come from it for the keep alive. When nothing has for as long
-    /// again, and the time for an answer, it is not. That is more than the session gives the answer to a ping of its own:
-    /// this one stands behind all that has left, which a slow link may have before it.
+    /// again after that, and the time for an answer, it is not. That is more than the session gives the answer to a ping of
+    /// its own: this one stands behind all that has left, which a slow link may have before it.
     fn doubt(&mut self, now: Instant) -> Result<bool, Fault> {
         let keep_alive = 1000 * u64::from(self.host.settings.keep_alive_s);
         let timeout = 1000 * u64::from(self.host.settings.answer_timeout_s);
@@ -321,18 +321,19 @@ impl Pump {
         match self.doubt {
             Doubt::Heard => self.doubt = Doubt::Since(now),
             Doubt::Since(since) => return Ok(keep_alive > 0 && now.millis_since(since) >= keep_alive),
-            Doubt::Asked(since) if now.millis_since(since) >= 2 * keep_alive + timeout => return Err(Fault::Silent),
+            Doubt::Asked(at) if now.millis_since(at) >= keep_alive + timeout => return Err(Fault::Silent),
             Doubt::Asked(_) => {}
         }
         Ok(false)
     }
 
-    fn ask(&mut self, state: &mut State) {
+    /// Behind a packet that has begun to leave, the next turn asks.
+    fn ask(&mut self, state: &mut State, now: Instant) {
         let space = self.output.space();
         let n = state.session.on(|session| session.ping_past(space));
         self.output.filled(n);
-        if let (Doubt::Since(since), 1..) = (self.doubt, n) {
-            self.doubt = Doubt::Asked(since);
+        if n > 0 {
+            self.doubt = Doubt::Asked(now);
         }
     }
 
@@ -468,7 +469,7 @@ impl Pump {
         }
         match self.doubt(now) {
             Ok(false) => {}
-            Ok(true) => self.ask(state),
+            Ok(true) => self.ask(state, now),
             Err(fault) => *result = Err(fault),
         }
         loop {

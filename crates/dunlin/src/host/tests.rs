@@ -629,3 +629,35 @@ fn a_server_that_answers_pings_is_there_while_messages_at_qos_0_leave() {
     let (pings, end) = seconds_of_pings(usize::MAX);
     assert_eq!((pings, end), ((1..10).map(|n| 10 * n).collect(), None));
 }
+
+#[test]
+fn a_server_that_is_asked_behind_what_took_long_to_leave_has_its_time_to_answer() {
+    let seconds = Duration::from_secs;
+    let (_, settings) = builder().keep_alive(seconds(10)).answer_timeout(seconds(3)).finish().unwrap();
+    TIME.set(0);
+    let host = Arc::new(Host::new(settings, clock).unwrap());
+    let mut pump = Pump::new(host.clone(), false);
+    pump.open();
+    feed(&mut pump, b"\x20\x02\x00\x00");
+    let payload = Payload::from(vec![7; 4 << 20]);
+    let message = Publish::new("a", &payload);
+    assert!(matches!(host.poll_publish(&message, Some(&payload), Replace::Nothing, &mut 0, None), Poll::Ready(Ok(_))));
+    let mut asked = None;
+    for second in 1..100 {
+        TIME.set(second * 1000);
+        if let Turn::Close { reason, .. } = pump.turn() {
+            assert!(matches!(reason, Reason::Fault(Fault::Silent)), "{reason}");
+            let asked = asked.expect("a ping");
+            assert!(asked > 23, "{asked} s: the message should take longer than any answer may");
+            assert!(second > asked + 10, "given up at {second} s, asked at {asked} s");
+            return;
+        }
+        // One piece of it each second.
+        let mut up = Up { left: usize::MAX, bytes: Vec::new() };
+        while pump.write_to(&mut up).unwrap() > 0 {}
+        if asked.is_none() && up.bytes.ends_with(b"\xC0\0") {
+            asked = Some(second);
+        }
+    }
+    panic!("never given up; asked {asked:?}");
+}
