@@ -586,9 +586,8 @@ fn clock() -> std::time::Instant {
     *ZERO.get_or_init(std::time::Instant::now) + Duration::from_millis(TIME.get())
 }
 
-/// What a client with a keep alive of 10 seconds and an answer time of 3 does that publishes a message at QoS 0 each second,
-/// while the server answers the first so many pings: when pings leave, and when it gives up.
-fn seconds_of_pings(answers: usize) -> (Vec<u64>, Option<u64>) {
+/// A client with a keep alive of 10 seconds and an answer time of 3, connected when its clock says zero.
+fn connected_at_zero() -> (Arc<Host>, Pump) {
     let seconds = Duration::from_secs;
     let (_, settings) = builder().keep_alive(seconds(10)).answer_timeout(seconds(3)).finish().unwrap();
     TIME.set(0);
@@ -596,6 +595,13 @@ fn seconds_of_pings(answers: usize) -> (Vec<u64>, Option<u64>) {
     let mut pump = Pump::new(host.clone(), false);
     pump.open();
     feed(&mut pump, b"\x20\x02\x00\x00");
+    (host, pump)
+}
+
+/// What it does when it publishes a message at QoS 0 each second, while the server answers the first so many pings: when
+/// pings leave, and when it gives up.
+fn seconds_of_pings(answers: usize) -> (Vec<u64>, Option<u64>) {
+    let (host, mut pump) = connected_at_zero();
     let mut pings = Vec::new();
     for second in 1..100 {
         TIME.set(second * 1000);
@@ -632,13 +638,7 @@ fn a_server_that_answers_pings_is_there_while_messages_at_qos_0_leave() {
 
 #[test]
 fn a_server_that_is_asked_behind_what_took_long_to_leave_has_its_time_to_answer() {
-    let seconds = Duration::from_secs;
-    let (_, settings) = builder().keep_alive(seconds(10)).answer_timeout(seconds(3)).finish().unwrap();
-    TIME.set(0);
-    let host = Arc::new(Host::new(settings, clock).unwrap());
-    let mut pump = Pump::new(host.clone(), false);
-    pump.open();
-    feed(&mut pump, b"\x20\x02\x00\x00");
+    let (host, mut pump) = connected_at_zero();
     let payload = Payload::from(vec![7; 4 << 20]);
     let message = Publish::new("a", &payload);
     assert!(matches!(host.poll_publish(&message, Some(&payload), Replace::Nothing, &mut 0, None), Poll::Ready(Ok(_))));
