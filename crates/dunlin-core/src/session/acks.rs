@@ -6,7 +6,7 @@
 //! table is looked through from its front and closed up when an entry leaves: in a device it is short.
 
 use super::incoming::Pause;
-use super::message::{Server, Verdict};
+use super::message::{Server, Stall, Verdict};
 use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
 
@@ -56,14 +56,6 @@ pub(crate) struct Inbound<'s> {
     /// The last entry was shown by the last `poll`, and is handled when the next one is called.
     is_unsettled: bool,
     stall: Stall,
-}
-
-/// Whether `poll` left a packet in the inbox because something must leave first.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stall {
-    No,
-    Waiting,
-    Over,
 }
 
 impl<'s> Inbound<'s> {

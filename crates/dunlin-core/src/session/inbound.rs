@@ -22,7 +22,7 @@ use super::event::Receipt;
 use super::incoming::Pause;
 #[cfg(feature = "durable")]
 use super::mark::{Mark, Stage as MarkStage};
-use super::message::{Server, Verdict};
+use super::message::{Server, Stall, Verdict};
 use super::queue::{self, Queue};
 use crate::packet::publish::Flags;
 use crate::packet::{PacketId, header};
@@ -133,14 +133,6 @@ pub(crate) struct State {
     /// Some entry may stand for a copy.
     #[cfg(feature = "manual")]
     has_again: bool,
-}
-
-/// Whether `poll` left a packet in the inbox because something must leave first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stall {
-    No,
-    Waiting,
-    Over,
 }
 
 impl<'s> Inbound<'s> {

@@ -79,6 +79,14 @@ pub(crate) enum Answer {
     Ignored,
 }
 
+/// Whether `poll` left a packet in the inbox because something must leave first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stall {
+    No,
+    Waiting,
+    Over,
+}
+
 /// What to do with a packet that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
