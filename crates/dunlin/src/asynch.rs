@@ -35,7 +35,7 @@ use critical_section::Mutex;
 use embedded_io_async::{Read, Write};
 
 pub use crate::blocking::LinkError;
-use crate::{Event, Inbox, Instant, PacketId, Publish, PublishError, Session, Transmit};
+use crate::{Event, Fault, Inbox, Instant, PacketId, Publish, PublishError, Session, Transmit};
 
 /// How the application tells the time and waits for it: a few lines around its executor's timer.
 pub trait Clock {
@@ -222,9 +222,9 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
             self.progress().await;
             return Ok(());
         }
-        self.shared.lock(|inner| inner.is_reading = true);
+        let reading = Reading::begin(self.shared);
         let count = self.reader.read(space).await;
-        self.shared.lock(|inner| inner.is_reading = false);
+        drop(reading);
         match count.map_err(LinkError::Stream)? {
             // The server hangs up at a goodbye, before the other half has seen the last byte of it off perhaps.
             0 if self.shared.lock(|inner| inner.session.has_said_goodbye()) => Err(LinkError::Closed),
@@ -248,6 +248,22 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
             })
         })
         .await;
+    }
+}
+
+/// `Events` waits for bytes, until this is dropped: also with the future that waits, after which nobody looks at what comes.
+struct Reading<'h, 's>(&'h Shared<'s>);
+
+impl<'h, 's> Reading<'h, 's> {
+    fn begin(shared: &'h Shared<'s>) -> Self {
+        shared.lock(|inner| inner.is_reading = true);
+        Self(shared)
+    }
+}
+
+impl Drop for Reading<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock(|inner| inner.is_reading = false);
     }
 }
 
@@ -343,7 +359,8 @@ impl<W: Write, C: Clock> Pump<'_, '_, W, C> {
             // `transmit` has sent the ping that was due, so what is missing is an answer.
             return self.shared.lock(|inner| {
                 if inner.is_reading {
-                    return Err(LinkError::Fault(crate::Fault::Silent));
+                    let is_up = inner.session.is_connected();
+                    return Err(LinkError::Fault(if is_up { Fault::Silent } else { Fault::ConnectTimeout }));
                 }
                 inner.session.hold(now); // it may have come: nobody has looked
                 Ok(())

@@ -217,6 +217,55 @@ async fn a_server_that_falls_silent_is_found_out() {
     assert!((13_700..14_000).contains(&passed), "{passed} ms: 8.75 s to the ping, 5 s for its answer");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_connect_is_named_as_such() {
+    let (client, _server) = tokio::io::duplex(64);
+    let (reader, writer) = tokio::io::split(client);
+    let mut storage: Storage<256, 128, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-5"), memory));
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let end = tokio::select! {
+        end = pump.run() => end,
+        end = events.next(&mut inbox) => panic!("{end:?}"),
+    };
+    assert!(matches!(end, LinkError::Fault(Fault::ConnectTimeout)), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_answers_nobody_looks_at_is_not_taken_for_silent() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (client, mut server) = tokio::io::duplex(64);
+    let (reader, writer) = tokio::io::split(client);
+    let mut storage: Storage<256, 128, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-6").keep_alive(10).answer_timeout(5), memory));
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let listen = async {
+        assert!(matches!(events.next(&mut inbox).await, Ok(Event::Connected { .. })));
+        // A wait for events that is given up, and then something else that takes its time.
+        assert!(timeout(Duration::from_secs(1), events.next(&mut inbox)).await.is_err());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let message = events.next(&mut inbox).await;
+        assert!(matches!(message, Ok(Event::Message(_))), "{message:?}");
+    };
+    let serve = async {
+        server.read_exact(&mut [0; 21]).await.expect("CONNECT");
+        server.write_all(b"\x20\x02\x00\x00").await.expect("CONNACK");
+        for _ in 0..6 {
+            server.read_exact(&mut [0; 2]).await.expect("PINGREQ");
+            server.write_all(b"\xd0\x00").await.expect("PINGRESP");
+        }
+        server.write_all(b"\x30\x03\x00\x01a").await.expect("PUBLISH");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        end = pump.run() => panic!("{end:?}"),
+        () = listen => {}
+        () = serve => unreachable!(),
+    }
+}
+
 #[tokio::test]
 async fn two_full_windows_do_not_hold_each_other() {
     // A server that writes before it reads, over a pipe that holds less than one message.
