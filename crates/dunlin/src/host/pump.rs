@@ -437,6 +437,9 @@ impl Pump {
             Happened::Replaced(id) => state.end(id, Outcome::Replaced),
             Happened::Connected { resumed } => {
                 self.told.connected(resumed);
+                if !resumed {
+                    state.requests.rewind();
+                }
                 state.link = Link::Up(now);
                 state.stats.connections += 1;
                 state.events.push(Event::Connected { resumed });

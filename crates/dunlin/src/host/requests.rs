@@ -13,13 +13,27 @@ pub(crate) type Granted = Vec<Option<QoS>>;
 
 #[derive(Default)]
 pub(crate) struct Requests {
-    /// Filters of each SUBSCRIBE, as far as the server granted them. It may answer again, after it lost the session.
-    filters: FxHashMap<PacketId, Vec<String>>,
+    /// What each SUBSCRIBE stands for in the session. The server may answer it again, after it lost the session.
+    filters: FxHashMap<PacketId, Subscription>,
     unanswered: FxHashMap<PacketId, u64>,
     /// What somebody holds a token for.
     awaited: FxHashMap<u64, Awaited>,
     last: u64,
     waiting: usize,
+}
+
+/// The filters of a SUBSCRIBE, in its order, as the session has them: those that were refused are gone, and so are those
+/// of which there is a later request, but not before the answer, which counts them.
+#[derive(Default)]
+struct Subscription {
+    is_answered: bool,
+    filters: Vec<Filter>,
+}
+
+struct Filter {
+    text: String,
+    /// There is a later request for it.
+    is_doomed: bool,
 }
 
 struct Awaited {
@@ -32,8 +46,14 @@ impl Requests {
     /// A SUBSCRIBE for these filters, or an UNSUBSCRIBE for none, was accepted. Gives its number.
     pub fn add(&mut self, id: PacketId, filters: Vec<String>) -> u64 {
         self.last += 1;
-        if !filters.is_empty() {
-            self.filters.insert(id, filters);
+        let mut subscription = Subscription::default();
+        for text in filters {
+            self.forget(&[&text]);
+            subscription.doom(&text);
+            subscription.filters.push(Filter { text, is_doomed: false });
+        }
+        if !subscription.filters.is_empty() {
+            self.filters.insert(id, subscription);
         }
         self.unanswered.insert(id, self.last);
         self.awaited.insert(self.last, Awaited { id, answer: None, waiters: Waiters::default() });
@@ -43,21 +63,20 @@ impl Requests {
     /// SUBACK or UNSUBACK. Gives the filters that were refused, and adds who waited to `wakes`.
     pub fn answer(&mut self, id: PacketId, granted: Granted, wakes: &mut Vec<Waker>) -> Vec<String> {
         let mut refused = Vec::new();
-        let named = self.filters.get(&id).filter(|filters| filters.len() == granted.len()).cloned();
-        if let (Some(named), Some(filters)) = (named, self.filters.get_mut(&id)) {
+        let answered = self.filters.get_mut(&id).filter(|subscription| subscription.filters.len() == granted.len());
+        if let Some(subscription) = answered {
             let mut codes = granted.iter();
-            filters.retain(|filter| {
+            subscription.is_answered = true;
+            subscription.filters.retain(|filter| {
                 let is_refused = codes.next() == Some(&None);
                 if is_refused {
-                    refused.push(filter.clone());
+                    refused.push(filter.text.clone());
                 }
-                !is_refused
+                !is_refused && !filter.is_doomed
             });
-            // A filter that is subscribed to again leaves the request that named it first.
-            for (_, filters) in self.filters.iter_mut().filter(|(other, _)| **other != id) {
-                filters.retain(|filter| !named.contains(filter));
+            if subscription.filters.is_empty() {
+                self.filters.remove(&id);
             }
-            self.filters.retain(|_, filters| !filters.is_empty());
         }
         if let Some(awaited) = self.unanswered.remove(&id).and_then(|number| self.awaited.get_mut(&number)) {
             awaited.answer = Some(granted);
@@ -67,12 +86,17 @@ impl Requests {
         refused
     }
 
-    /// A filter is not subscribed to any more.
-    pub fn forget(&mut self, unsubscribed: &[&str]) {
-        self.filters.retain(|_, filters| {
-            filters.retain(|filter| !unsubscribed.contains(&filter.as_str()));
-            !filters.is_empty()
+    /// These filters are not subscribed to any more by any request so far.
+    pub fn forget(&mut self, filters: &[&str]) {
+        self.filters.retain(|_, subscription| {
+            filters.iter().for_each(|filter| subscription.doom(filter));
+            !subscription.filters.is_empty()
         });
+    }
+
+    /// The server has lost the session: everything is asked again.
+    pub fn rewind(&mut self) {
+        self.filters.values_mut().for_each(|subscription| subscription.is_answered = false);
     }
 
     /// The answer; `Pending` until it is there.
@@ -107,8 +131,8 @@ impl Requests {
 
     /// Whether a filter that is subscribed to, or being subscribed to, matches this topic name.
     pub fn covers(&self, topic: &str) -> bool {
-        let matches = |filter: &String| dunlin_core::topic::matches(filter, topic);
-        self.filters.values().flatten().any(matches)
+        let matches = |filter: &Filter| !filter.is_doomed && dunlin_core::topic::matches(&filter.text, topic);
+        self.filters.values().any(|subscription| subscription.filters.iter().any(matches))
     }
 
     /// Whether somebody waits for an answer.
@@ -119,5 +143,15 @@ impl Requests {
     pub fn wakers(&mut self) -> impl Iterator<Item = Waker> + '_ {
         self.waiting = 0;
         self.awaited.values_mut().flat_map(|awaited| awaited.waiters.take(usize::MAX))
+    }
+}
+
+impl Subscription {
+    /// There is a later request for this filter.
+    fn doom(&mut self, text: &str) {
+        if self.is_answered {
+            self.filters.retain(|filter| filter.text != text);
+        }
+        self.filters.iter_mut().filter(|filter| filter.text == text).for_each(|filter| filter.is_doomed = true);
     }
 }

@@ -527,6 +527,53 @@ fn what_was_pushed_out_is_told_at_once_also_without_a_connection() {
     }
 }
 
+/// The filters whose refusal has been told.
+fn refused(world: &World) -> Vec<String> {
+    let events = std::iter::from_fn(|| match world.host.poll_event(&mut 0, None) {
+        Poll::Ready(Ok(event)) => Some(event),
+        _ => None,
+    });
+    let refused = |event| if let Event::SubscriptionRefused { filter } = event { Some(filter) } else { None };
+    events.filter_map(refused).collect()
+}
+
+#[test]
+fn a_refusal_is_told_by_its_filter_whatever_is_asked_about_that_meanwhile() {
+    let (a, b) = (("a", QoS::AtMostOnce), ("b", QoS::AtMostOnce));
+    let answered = |world: &mut World, answers: &[u8]| {
+        world.pump.open();
+        assert!(matches!(feed(&mut world.pump, b"\x20\x02\x00\x00"), Turn::Go { .. }));
+        assert!(matches!(feed(&mut world.pump, answers), Turn::Go { .. }));
+        refused(world)
+    };
+    // Taken, and refused when it is asked for again.
+    let mut world = World::new(builder());
+    drop(world.host.subscribe(&[a]).unwrap());
+    drop(world.host.subscribe(&[a]).unwrap());
+    assert_eq!(answered(&mut world, b"\x90\x03\x00\x01\x00\x90\x03\x00\x02\x80"), ["a"]);
+    // The second answer comes first.
+    let mut world = World::new(builder());
+    drop(world.host.subscribe(&[a, b]).unwrap());
+    drop(world.host.subscribe(&[a]).unwrap());
+    assert_eq!(answered(&mut world, b"\x90\x03\x00\x02\x00\x90\x04\x00\x01\x00\x80"), ["b"]);
+    // No longer wanted before the answer is there, which speaks of it all the same.
+    let mut world = World::new(builder());
+    drop(world.host.subscribe(&[a, b]).unwrap());
+    drop(world.host.unsubscribe(&["a"]).unwrap());
+    assert_eq!(answered(&mut world, b"\x90\x04\x00\x01\x00\x80\xb0\x02\x00\x02"), ["b"]);
+    // Named twice, it is asked for once when the server has lost the session.
+    let mut world = World::new(builder());
+    drop(world.host.subscribe(&[a, a, b]).unwrap());
+    world.open();
+    let _ = world.run(usize::MAX);
+    world.cut();
+    world.broker.forget("client");
+    world.broker.refused_filters.insert("b".to_owned());
+    world.open();
+    let _ = world.run(usize::MAX);
+    assert_eq!(refused(&world), ["b"]);
+}
+
 #[cfg(feature = "store")]
 #[test]
 fn what_is_subscribed_to_for_an_answer_is_not_subscribed_to_after_a_restart() {
