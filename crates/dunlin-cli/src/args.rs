@@ -90,7 +90,8 @@ Examples:
 Formats for -F:
   %t topic   %p payload   %x %X payload in hexadecimal   %l payload length
   %q QoS     %r retained  %m packet identifier           %% a percent sign
-  %j JSON with the payload as text       %J JSON with the payload, which has to be JSON
+  %j JSON with the payload as text       %J JSON with the payload, which has to be JSON;
+                                         an empty one is null in both
   %I local time, ISO 8601                %U seconds since 1970, with nanoseconds
   %d %f the payload as a number in 8 or in 4 bytes, as this machine lays them out
   %20t fills up to a width, %-20t on the right, %020l with zeros; %.8t cuts off after so many
@@ -105,7 +106,7 @@ Formats for -F:
 #[command(disable_help_flag = true, after_help = format!("{PUB_EXAMPLES}\n\n{PUB_STORE}\n\n{}", exit::HELP))]
 pub struct PubArgs {
     /// Topic to publish to
-    #[arg(short = 't', long, value_name = "TOPIC")]
+    #[arg(short = 't', long, value_name = "TOPIC", allow_hyphen_values = true)]
     pub topic: Option<String>,
     #[command(flatten)]
     pub source: Source,
@@ -116,7 +117,7 @@ pub struct PubArgs {
     #[arg(short = 'r', long)]
     pub retain: bool,
     /// Publish the message so many times
-    #[arg(long, value_name = "COUNT", default_value = "1", conflicts_with_all = ["stdin_line", "stdin_file"])]
+    #[arg(long, value_name = "COUNT", default_value = "1", conflicts_with = "stdin_line", value_parser = clap::value_parser!(u64).range(1..))]
     pub repeat: u64,
     /// Wait so long between two of them
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
@@ -165,13 +166,13 @@ impl Source {
 #[command(disable_help_flag = true, after_help = format!("{SUB_EXAMPLES}\n\n{}", exit::HELP))]
 pub struct SubArgs {
     /// Topic filter to subscribe to, with + for one level and # for all below; may be given many times
-    #[arg(short = 't', long = "topic", value_name = "FILTER")]
+    #[arg(short = 't', long = "topic", value_name = "FILTER", allow_hyphen_values = true)]
     pub topics: Vec<String>,
     /// Do not print messages that match this filter; may be given many times
-    #[arg(short = 'T', long, value_name = "FILTER")]
+    #[arg(short = 'T', long, value_name = "FILTER", allow_hyphen_values = true)]
     pub filter_out: Vec<String>,
     /// Unsubscribe from this filter, which a kept session may still have; may be given many times
-    #[arg(short = 'U', long, value_name = "FILTER")]
+    #[arg(short = 'U', long, value_name = "FILTER", allow_hyphen_values = true)]
     pub unsubscribe: Vec<String>,
     /// Quality of service: the most that the server may use
     #[arg(short = 'q', long, value_name = "QOS", default_value = "0", value_parser = qos)]
@@ -179,8 +180,8 @@ pub struct SubArgs {
     /// Print topic and payload
     #[arg(short = 'v', long)]
     pub verbose: bool,
-    /// Print as the format says; see below
-    #[arg(short = 'F', value_name = "FORMAT", value_parser = Format::parse, conflicts_with = "verbose")]
+    /// Print as the format says, whatever -v says; see below
+    #[arg(short = 'F', value_name = "FORMAT", value_parser = Format::parse, allow_hyphen_values = true)]
     pub format: Option<Format>,
     /// Print no line end after a message
     #[arg(short = 'N')]
@@ -201,7 +202,7 @@ pub struct SubArgs {
     #[arg(short = 'E')]
     pub exit_when_subscribed: bool,
     /// End after so long
-    #[arg(short = 'W', value_name = "SECONDS", value_parser = seconds)]
+    #[arg(short = 'W', value_name = "SECONDS", value_parser = time_limit)]
     pub timeout: Option<Duration>,
     #[command(flatten)]
     pub connection: ConnectionArgs,
@@ -227,10 +228,10 @@ pub struct ConnectionArgs {
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = version)]
     pub protocol_version: Option<Version>,
     /// Client identifier [default: one made up for this run]
-    #[arg(short = 'i', long, value_name = "ID")]
+    #[arg(short = 'i', long, value_name = "ID", allow_hyphen_values = true)]
     pub id: Option<String>,
     /// Client identifier made of this and the process id
-    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id")]
+    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id", allow_hyphen_values = true)]
     pub id_prefix: Option<String>,
     /// Keep the session: the server remembers subscriptions and messages under the client identifier
     #[arg(short = 'c', long)]
@@ -239,7 +240,7 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// User name
-    #[arg(short = 'u', long, value_name = "NAME")]
+    #[arg(short = 'u', long, value_name = "NAME", allow_hyphen_values = true)]
     pub username: Option<String>,
     /// Password; every user of this machine can read it in the list of processes, so rather use a file, or DUNLIN_PASSWORD
     #[arg(short = 'P', long = "pw", value_name = "PASSWORD", allow_hyphen_values = true)]
@@ -254,10 +255,17 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
     /// What the server publishes when this client disappears without a goodbye: topic
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", allow_hyphen_values = true)]
     pub will_topic: Option<String>,
     /// and payload
-    #[arg(long, value_name = "TEXT", requires = "will_topic", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "will_topic",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub will_payload: String,
     /// and quality of service
     #[arg(long, value_name = "QOS", requires = "will_topic", default_value = "0", value_parser = qos)]
@@ -370,6 +378,12 @@ fn version(text: &str) -> Result<Version, String> {
         "mqttv311" | "311" | "3.1.1" => Ok(Version),
         _ => Err("only MQTT 3.1.1 is spoken here: mqttv311".to_owned()),
     }
+}
+
+/// To wait for no time is not to wait.
+fn time_limit(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("expected more than 0 seconds".to_owned()) } else { Ok(time) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

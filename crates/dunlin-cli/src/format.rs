@@ -268,6 +268,7 @@ impl Field {
                 format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
             }
             Self::Nanoseconds => format!("{:09}", now.timestamp().subsec_nanosecond()),
+            Self::Json | Self::JsonOfJson if payload.is_empty() => json(message, now, "null"),
             Self::Json => json(message, now, &quoted(&String::from_utf8_lossy(payload))),
             Self::JsonOfJson => {
                 let value: &RawValue = serde_json::from_slice(payload).map_err(|_| NotJson)?;

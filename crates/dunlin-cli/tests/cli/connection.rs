@@ -150,6 +150,17 @@ fn the_client_identifier_is_the_one_given_or_one_made_up() {
 }
 
 #[test]
+fn what_follows_an_option_is_its_value_also_with_a_dash_before_it() {
+    let options = "-t -t -m -m -i -id -u -u -P -P --will-topic -w --will-payload -1";
+    let connect = connect(&format!("-h 127.0.0.1 -p PORT {options}"), |_| {});
+    let payload = b"\x00\x03-id\x00\x02-w\x00\x02-1\x00\x02-u\x00\x02-P";
+    assert!(connect.ends_with(payload), "{connect:?}");
+    let broker = Mosquitto::start();
+    succeeds(dunlin_at(&broker, "pub -t -a -m x -r -q 1"));
+    assert_eq!(succeeds(dunlin_at(&broker, "sub -t -a -T -T -U -U -I -I -F -%p -C 1")), "-x\n");
+}
+
+#[test]
 fn what_makes_no_sense_is_said_in_one_line() {
     for (arguments, text) in [
         ("pub -m x", "no topic"),
@@ -184,7 +195,9 @@ fn what_makes_no_sense_is_said_in_one_line() {
         ("sub -t a -F %k", "known are %t"),
         ("sub -t a -C 0", "-C"),
         ("sub -t a -W soon", "seconds"),
-        ("sub -t a -v -F %p", "cannot be used with"),
+        ("sub -t a -W 0", "more than 0"),
+        ("pub -t a -m x --repeat 0", "--repeat"),
+        ("pub -t a -l --repeat 2", "cannot be used with"),
         ("sub -t a --no-such-option", "--no-such-option"),
         ("dance", "dance"),
     ] {

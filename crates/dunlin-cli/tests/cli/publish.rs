@@ -50,8 +50,10 @@ fn quality_of_service_retain_and_repeat_are_as_asked_for() {
     }
     succeeds(dunlin_at(&broker, "pub -t a/1 -q 1 -r -n"));
     succeeds(dunlin_at(&broker, "pub -t a/three -m again -q 1 --repeat 3 --repeat-delay 0.01"));
+    let from_input = Running::with_input(dunlin_at(&broker, "pub -t a/three -s -q 1 --repeat 2"), "again");
+    assert_eq!(from_input.end().0, 0);
     assert_eq!(next_text(&live).1, "");
-    for _ in 0..3 {
+    for _ in 0..5 {
         assert_eq!(next_text(&live), message("a/three", "again", 1, false));
     }
     live.close(LIMIT).unwrap();

@@ -56,6 +56,18 @@ fn formats_show_what_they_say() {
 }
 
 #[test]
+fn an_empty_payload_is_null_in_json_and_a_format_has_the_last_word() {
+    let broker = Mosquitto::start();
+    for format in ["%j", "%J"] {
+        let running = subscriber(&broker, &format!("sub -t a -C 1 -v -F {format}"));
+        succeeds(dunlin_at(&broker, "pub -t a -n"));
+        let (code, stdout, stderr) = running.end();
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert!(stdout.ends_with("\"payloadlen\":0,\"payload\":null}\n"), "{stdout}");
+    }
+}
+
+#[test]
 fn a_payload_that_is_not_json_is_left_out_where_json_is_asked_for() {
     let broker = Mosquitto::start();
     succeeds(dunlin_at(&broker, "pub -t a -r -m not-json"));
