@@ -22,6 +22,7 @@ pub struct Address {
     host: String,
     port: u16,
     path: String,
+    query: Option<String>,
     user_name: Option<String>,
     password: Option<Vec<u8>>,
 }
@@ -64,7 +65,7 @@ impl Address {
     #[must_use]
     pub fn tcp(host: &str, port: u16) -> Self {
         let (scheme, path) = (Scheme::Mqtt, String::new());
-        Self { scheme, host: host.to_owned(), port, path, user_name: None, password: None }
+        Self { scheme, host: host.to_owned(), port, path, query: None, user_name: None, password: None }
     }
 
     /// How it is reached.
@@ -85,10 +86,17 @@ impl Address {
         self.port
     }
 
-    /// What follows the authority, percent-encoded as it came; for a Unix domain socket its path, decoded.
+    /// What follows the authority up to the query, percent-encoded as it came; for a Unix domain socket its path, decoded.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What follows `?`, percent-encoded as it came. Servers of WebSockets get it with the path; since it may hold a token,
+    /// it is never shown.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
     }
 
     /// The user name in the URL.
@@ -114,14 +122,16 @@ impl FromStr for Address {
             let authority = uri.authority().ok_or(InvalidUrl::Syntax)?;
             let path = uri.path().decode().to_string().map_err(|_| InvalidUrl::Syntax)?.into_owned();
             let is_usable = authority.as_str().is_empty() && path.len() > 1;
+            let (host, query) = (String::new(), None);
             return match is_usable {
-                true => Ok(Self { scheme, host: String::new(), port: 0, path, user_name: None, password: None }),
+                true => Ok(Self { scheme, host, port: 0, path, query, user_name: None, password: None }),
                 false => Err(InvalidUrl::NoHost),
             };
         }
         let Parts { host, port, user_name, password, .. } = Parts::of(&uri)?;
         let port = port.unwrap_or(scheme.default_port());
-        Ok(Self { scheme, host, port, path: uri.path().as_str().to_owned(), user_name, password })
+        let (path, query) = (uri.path().as_str().to_owned(), uri.query().map(|query| query.as_str().to_owned()));
+        Ok(Self { scheme, host, port, path, query, user_name, password })
     }
 }
 
@@ -210,7 +220,7 @@ impl Scheme {
     }
 }
 
-/// Without the credentials.
+/// Without the credentials and the query.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, path, .. } = self;
@@ -268,6 +278,7 @@ mod tests {
             assert_eq!((address.scheme(), address.host(), address.port()), (scheme, "h", port), "{url}");
         }
         assert_eq!(parse("ws://h/a%20b").unwrap().path(), "/a%20b");
+        assert_eq!(parse("ws://h/a").unwrap().query(), None);
     }
 
     #[test]
@@ -291,6 +302,9 @@ mod tests {
         assert_eq!(parse("mqtt://me@h").unwrap().password(), None);
         assert_eq!(parse("mqtt://me:@h").unwrap().password(), Some(&b""[..]));
         assert_eq!(parse("mqtt://a:b:c@h").unwrap().password(), Some(&b"b:c"[..]));
+        let address = parse("wss://h/mqtt?signature=s%3Decret&x").unwrap();
+        assert_eq!((address.path(), address.query()), ("/mqtt", Some("signature=s%3Decret&x")));
+        assert_eq!(format!("{address} {address:?}"), "wss://h:443/mqtt Address(wss://h:443/mqtt)");
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn accept(stream: TcpStream, manner: Manner, seen: &Mutex<Seen>) -> Option<WebSo
     let answer = |request: &Request, mut response: Response| {
         let header = |name: &str| request.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let mut seen = seen.lock().unwrap();
-        seen.path = request.uri().path().to_owned();
+        seen.path = request.uri().path_and_query().unwrap().as_str().to_owned();
         seen.protocols = header("sec-websocket-protocol");
         seen.authorization = header("authorization");
         match manner {
@@ -160,10 +160,10 @@ async fn mqtt_passes_in_binary_frames_however_they_are_cut() {
     for manner in [Manner::Proper, Manner::Chopped] {
         let seen = Arc::<Mutex<Seen>>::default();
         let port = bridge(broker.port(), manner, seen.clone());
-        let url = format!("ws://127.0.0.1:{port}");
+        let url = format!("ws://127.0.0.1:{port}?token=a%20b");
         echo(|| Client::builder(&url, "ws").websocket_header("authorization", "Bearer x")).await;
         let seen = seen.lock().unwrap().clone();
-        assert_eq!((seen.path.as_str(), seen.protocols.as_str()), ("/mqtt", "mqtt"));
+        assert_eq!((seen.path.as_str(), seen.protocols.as_str()), ("/mqtt?token=a%20b", "mqtt"));
         assert_eq!((seen.authorization.as_str(), seen.texts), ("Bearer x", 0));
     }
 }

@@ -28,8 +28,10 @@ const PATH: &str = "/mqtt";
 impl WsStream {
     /// Goes through the handshake.
     pub async fn open(stream: Box<dyn Stream>, target: &Target) -> Result<Self, Reason> {
-        let path = if target.address.path().is_empty() { PATH } else { "" };
-        let uri = format!("{}{path}", target.address).parse().map_err(|_| WebSocketError::InvalidRequest)?;
+        let address = &target.address;
+        let path = if address.path().is_empty() { PATH } else { "" };
+        let query = address.query().map_or(String::new(), |query| format!("?{query}"));
+        let uri = format!("{address}{path}{query}").parse().map_err(|_| WebSocketError::InvalidRequest)?;
         // [MQTT-6.0.0-3] The client offers the sub-protocol `mqtt`.
         let mut request = ClientRequestBuilder::new(uri).with_sub_protocol("mqtt");
         for (name, value) in &target.headers {
