@@ -108,15 +108,27 @@ fn address(args: &ConnectionArgs) -> Result<(Address, Option<String>), Failure> 
         let address = format!("{}://{host}:{port}", scheme.name()).parse();
         return address.map(|address| (address, None)).map_err(|error| Failure::usage(format!("-h: {error}")));
     };
-    let address: Address = url.parse().map_err(|error| Failure::usage(format!("-L: {error}")))?;
-    // Elsewhere the path belongs to the way there.
-    if !matches!(address.scheme(), Scheme::Mqtt | Scheme::Mqtts) {
-        return Ok((address, None));
+    let parse = |url: &str| url.parse::<Address>().map_err(|error| Failure::usage(format!("-L: {error}")));
+    // All that follows the host is the topic: `#` and `?` mean there what they mean in topics.
+    let (server, topic) = server_and_rest(url);
+    match parse(server) {
+        Ok(address) if matches!(address.scheme(), Scheme::Mqtt | Scheme::Mqtts) => {
+            let topic = percent_decode_str(topic).decode_utf8();
+            let topic = topic.map_err(|_| Failure::usage("-L: the topic is not UTF-8"))?;
+            Ok((address, if topic.is_empty() { None } else { Some(topic.into_owned()) }))
+        }
+        // Elsewhere the path belongs to the way there.
+        _ => Ok((parse(url)?, None)),
     }
-    let path = address.path().strip_prefix('/').unwrap_or_default();
-    let topic = percent_decode_str(path).decode_utf8().map_err(|_| Failure::usage("-L: the topic is not UTF-8"))?;
-    let topic = if topic.is_empty() { None } else { Some(topic.into_owned()) };
-    Ok((address, topic))
+}
+
+/// What stands before the first `/` after the scheme, and what stands behind it.
+fn server_and_rest(url: &str) -> (&str, &str) {
+    let host = url.find("://").map_or(url.len(), |at| at + "://".len());
+    match url[host..].find('/') {
+        Some(len) => (&url[..host + len], &url[host + len + 1..]),
+        None => (url, ""),
+    }
 }
 
 /// What the command line says about TLS, if that is used; its files are read once, to see whether they are good.

@@ -131,6 +131,9 @@ fn a_url_says_all_at_once() {
     assert_eq!(next_text(&observer).0, "plant/7 b");
     succeeds(dunlin(&format!("pub -L {}/plant -t other -m x", broker.url())));
     assert_eq!(next_text(&observer).0, "other");
+    succeeds(dunlin(&format!("pub -L {}/plant/?x=\u{e4}/100% -m x -r -q 1", broker.url())));
+    assert_eq!(next_text(&observer).0, "plant/?x=\u{e4}/100%");
+    assert_eq!(succeeds(dunlin(&format!("sub -L {}/plant/# -C 1", broker.url()))), "x\n");
     assert_eq!(succeeds(dunlin(&format!("sub -L {}/plant -t b -E", broker.url()))), "");
 }
 
