@@ -75,6 +75,9 @@ const PROPERTIES: &str = "ACDEFPRS";
 const ESCAPES: [(char, char); 8] =
     [('n', '\n'), ('t', '\t'), ('r', '\r'), ('0', '\0'), ('a', '\x07'), ('e', '\x1b'), ('v', '\x0b'), ('\\', '\\')];
 
+/// Conversions of strftime that follow the locale, as the one of C has them.
+const LOCALE: [(char, &str); 3] = [('c', "%a %b %e %H:%M:%S %Y"), ('r', "%I:%M:%S %p"), ('x', "%m/%d/%y")];
+
 impl Format {
     /// Takes the text of `-F` apart.
     ///
@@ -96,7 +99,8 @@ impl Format {
                 }
                 ('@', Some('N')) => Ok(Piece::Field(Field::Nanoseconds, Layout::default())),
                 ('@', Some(name)) => {
-                    let conversion = format!("%{name}");
+                    let known = LOCALE.iter().find(|(known, _)| *known == name);
+                    let conversion = known.map_or(format!("%{name}"), |(_, text)| (*text).to_owned());
                     strtime::format(&conversion, &Zoned::now()).map_err(|_| format!("strftime knows no %{name}"))?;
                     Ok(Piece::Time(conversion))
                 }
@@ -351,6 +355,17 @@ mod tests {
         assert_eq!(put(".0", "abc", false), "");
         assert_eq!(put("05", "-17", true), "-0017");
         assert_eq!(put("-05", "17", true), "17   ");
+    }
+
+    #[test]
+    fn times_are_those_of_the_locale_of_c() {
+        let time: Zoned = "2026-11-06T07:08:09+00:00[UTC]".parse().unwrap();
+        let shown = |format| match Format::parse(format).unwrap().0.as_slice() {
+            [Piece::Time(conversion)] => strtime::format(conversion, &time).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let expected = ["Fri Nov  6 07:08:09 2026", "07:08:09 AM", "11/06/26", "07:08:09"];
+        assert_eq!(["@c", "@r", "@x", "@X"].map(shown), expected);
     }
 
     #[test]
