@@ -91,7 +91,7 @@ pub use session::message::Replace;
 pub use session::next::Transmit;
 #[cfg(feature = "large")]
 pub use session::options::Oversize;
-pub use session::options::{InvalidOptions, Options, Publish};
+pub use session::options::{Client, InvalidOptions, Options, Publish};
 pub use session::outbound::Slot;
 #[cfg(feature = "suspend")]
 pub use session::suspend::Suspended;

@@ -6,6 +6,7 @@
 use core::ops::Deref;
 
 use crate::packet::QoS;
+use crate::packet::reader::check_name;
 
 /// The longest text that MQTT can carry, in bytes [MQTT-4.7.3-3].
 pub(crate) const MAX_TEXT: usize = 65_535;
@@ -38,6 +39,23 @@ pub(crate) const fn is_name_in_bytes(name: &[u8]) -> bool {
         rest = tail;
     }
     is_good
+}
+
+/// Whether `bytes` are text that MQTT can carry: well-formed UTF-8 without U+0000, at most 65,535 bytes (MQTT 1.5.3).
+///
+/// For callers whose text is bytes. Slower than the standard library's check, and a third of its size.
+///
+/// ```
+/// # use dunlin_core::topic;
+/// assert!(topic::is_text("pression/\u{e9}t\u{e9}".as_bytes()));
+/// assert!(!topic::is_text(b"\xff"));
+/// assert!(!topic::is_text(b"a\0b"));
+/// ```
+#[must_use]
+pub fn is_text(bytes: &[u8]) -> bool {
+    // Between what no name may hold stands what a name is made of, or nothing.
+    let is_part = |part: &[u8]| part.is_empty() || check_name(part).is_ok();
+    bytes.len() <= MAX_TEXT && bytes.split(|byte| matches!(*byte, b'+' | b'#')).all(is_part)
 }
 
 /// Whether `filter` can be subscribed to.

@@ -1,6 +1,6 @@
 //! CONNECT, CONNACK and DISCONNECT.
 
-use dunlin_core::{Fault, Instant, InvalidOptions, Options, Publish, QoS, Refusal, Transmit, Violation};
+use dunlin_core::{Client, Fault, Instant, InvalidOptions, Options, Publish, QoS, Refusal, Transmit, Violation};
 use dunlin_testkit::Seen::{Connected, Delivered, Fault as Faulted};
 use dunlin_testkit::{CLEAN, CLIENT, CONNACK, CONNECT, Connect, Message, PUBLISH, Packet, Pair, RESUMING, Then};
 
@@ -159,6 +159,48 @@ fn options_that_mqtt_cannot_express_are_refused_before_a_byte_leaves() {
     for options in [Options::new(fits), Options::new("c").credentials(fits, fits.as_bytes()), will(fits)] {
         assert_eq!(options.check(), Ok(()));
     }
+}
+
+#[test]
+fn what_is_known_at_run_time_only_is_set_as_the_constants_are() {
+    // [MQTT-3.1.2-18] [MQTT-3.1.2-20] [MQTT-3.1.2-22] [MQTT-3.1.3-7]
+    let with = |client: Client<'static>| {
+        let mut options = Options::new("x").keep_alive(7).will(Publish::new("gone", b"").exactly_once());
+        options.set_client(client).map(|()| options)
+    };
+    let client = Client { id: "c\u{fc}".as_bytes(), is_persistent: false, will: None, user_name: None, password: None };
+    let named = Client { user_name: Some(b"user"), ..client };
+    let will = Publish::new("w/t", b"\x00\xff").at_least_once().retain();
+    let constant = || Options::new("c\u{fc}").keep_alive(7);
+    let pairs = [
+        (client, constant()),
+        (Client { is_persistent: true, ..client }, constant().persistent()),
+        (Client { id: b"", ..client }, Options::new("").keep_alive(7)),
+        (named, constant().user_name("user")),
+        (Client { password: Some(b"\0"), ..named }, constant().credentials("user", b"\0")),
+        (Client { will: Some(will), ..named }, constant().will(will).user_name("user")),
+    ];
+    for (client, constant) in pairs {
+        assert_eq!(connect_of(with(client).unwrap()), connect_of(constant));
+    }
+    let long: &'static [u8] = "a".repeat(65_536).leak().as_bytes();
+    let refused = [
+        (Client { id: b"\xff", ..client }, InvalidOptions::ClientId),
+        (Client { id: b"a\0", ..client }, InvalidOptions::ClientId),
+        (Client { id: long, ..client }, InvalidOptions::ClientId),
+        (Client { id: b"", is_persistent: true, ..client }, InvalidOptions::ClientId),
+        (Client { will: Some(Publish::new("a/#", b"")), ..client }, InvalidOptions::Will),
+        (Client { will: Some(Publish::new("a", long)), ..client }, InvalidOptions::Will),
+        (Client { user_name: Some(b"\xc0\x80"), ..client }, InvalidOptions::UserName),
+        (Client { password: Some(b"p"), ..client }, InvalidOptions::Password),
+        (Client { password: Some(long), ..named }, InvalidOptions::Password),
+    ];
+    for (client, why) in refused {
+        assert_eq!(with(client).err(), Some(why));
+    }
+    let mut mended = Options::new("a\0");
+    mended.set_client(client).unwrap();
+    assert_eq!(mended.check(), Ok(()));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Acknowledgement by the application.
 
-use dunlin_core::{Options, QoS};
+use dunlin_core::{Options, QoS, Receipt};
 use dunlin_testkit::Seen::{self, Connected};
 use dunlin_testkit::{CLIENT, Message, PUBACK, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Then};
 
@@ -297,4 +297,16 @@ fn a_copy_that_is_not_answered_yet_is_not_answered_in_another_session() {
     assert!(pair.client.acknowledge(pair.receipts[1]));
     pair.run();
     assert_eq!(pair.sent_of(PUBREC), [7, 6].map(Packet::Pubrec));
+}
+
+#[test]
+fn a_receipt_passes_through_bytes() {
+    for qos in [1, 2] {
+        let mut pair = with_messages(qos, 1);
+        let receipt = Receipt::from_bytes(pair.receipts[0].to_bytes());
+        assert_eq!(receipt, Some(pair.receipts[0]));
+        assert!(pair.client.acknowledge(receipt.unwrap()));
+    }
+    assert_eq!(Receipt::from_bytes([0, 0, 0, 0]), None);
+    assert_eq!(Receipt::from_bytes([0, 1, 2, 0]), None);
 }

@@ -39,6 +39,33 @@ fn several_filters_leave_in_one_packet_and_each_has_its_answer() {
 }
 
 #[test]
+fn filters_may_come_from_anywhere() {
+    // [MQTT-3.8.3-3] [MQTT-3.10.3-2]
+    let (mut together, mut apart) = (Pair::clean(), Pair::clean());
+    let filters = [("a/+/#", QoS::AtMostOnce), ("b", QoS::ExactlyOnce)];
+    let filters = filters.map(|(text, qos)| Filter::new(text, qos).unwrap());
+    assert_eq!(apart.client.subscribe_each(filters.iter().copied()), together.client.subscribe(&filters));
+    assert_eq!(apart.client.unsubscribe_each(["b", "c"].into_iter()), together.client.unsubscribe(&["b", "c"]));
+    together.run();
+    apart.run();
+    assert_eq!(apart.sent(), together.sent());
+    assert_eq!(apart.client_events(), together.client_events());
+
+    let refused = |pair: &mut Pair| {
+        let many = std::iter::repeat_n(filter("a"), 100_000);
+        assert_eq!(pair.client.subscribe_each(many), Err(SubscribeError::Full));
+        assert_eq!(pair.client.subscribe_each(std::iter::empty()), Err(SubscribeError::Empty));
+        assert_eq!(pair.client.unsubscribe_each(std::iter::empty()), Err(SubscribeError::Empty));
+        assert_eq!(pair.client.unsubscribe_each(["a", "a#"].into_iter()), Err(SubscribeError::InvalidFilter));
+        assert_eq!(pair.client.unsubscribe_each(std::iter::repeat_n("a", 100_000)), Err(SubscribeError::Full));
+    };
+    refused(&mut apart);
+    apart.clear();
+    apart.run();
+    assert_eq!(apart.sent(), []);
+}
+
+#[test]
 fn a_refused_filter_is_reported_and_the_connection_stays() {
     // [D17] [MQTT-3.8.4-5] [MQTT-3.8.3-2]
     let mut pair = Pair::clean();

@@ -6,7 +6,7 @@
 use core::ops::Deref;
 
 use dunlin_core::memory::{filter_len, rx_len, tx_len};
-use dunlin_core::topic::{Levels, is_filter, is_name, matches};
+use dunlin_core::topic::{Levels, is_filter, is_name, is_text, matches};
 use dunlin_core::*;
 
 /// The address of a function.
@@ -68,6 +68,7 @@ roots! {
     "Options::new" => Options::new,
     "Options::oversize" => Options::oversize,
     "Options::persistent" => Options::persistent,
+    "Options::set_client" => Options::set_client,
     "Options::stream_large" => Options::stream_large,
     "Options::subscriptions" => Options::subscriptions,
     "Options::user_name" => Options::user_name,
@@ -86,7 +87,9 @@ roots! {
     "Publish::with_qos" => Publish::with_qos,
     "QoS::bits" => QoS::bits,
     "QoS::from_bits" => QoS::from_bits,
+    "Receipt::from_bytes" => Receipt::from_bytes,
     "Receipt::packet_id" => Receipt::packet_id,
+    "Receipt::to_bytes" => Receipt::to_bytes,
     "Received::default" => Received::default,
     "Refusal::may_heal" => Refusal::may_heal,
     "ReturnCodes::all_granted" => ReturnCodes::all_granted,
@@ -128,11 +131,13 @@ roots! {
     "Session::restore" => Session::restore,
     "Session::skipped_count" => Session::skipped_count,
     "Session::subscribe" => Session::subscribe,
+    "Session::subscribe_each" => subscribe_each,
     "Session::subscribe_stored" => Session::subscribe_stored,
     "Session::supplied" => Session::supplied,
     "Session::transmit" => Session::transmit,
     "Session::transmit_common" => Session::transmit_common,
     "Session::unsubscribe" => Session::unsubscribe,
+    "Session::unsubscribe_each" => unsubscribe_each,
     "Session::withdraw" => Session::withdraw,
     "Slot::default" => Slot::default,
     "Storage::default" => Memories::default,
@@ -147,6 +152,7 @@ roots! {
     "filter_len" => filter_len,
     "is_filter" => is_filter,
     "is_name" => is_name,
+    "is_text" => is_text,
     "matches" => matches,
     "rx_len" => rx_len,
     "tx_len" => tx_len,
@@ -154,6 +160,14 @@ roots! {
 
 fn granted(codes: &ReturnCodes<'_>) -> Option<QoS> {
     codes.granted().last().flatten()
+}
+
+fn subscribe_each(session: &mut Session<'_>, filters: &[Filter<'_>]) -> Result<PacketId, SubscribeError> {
+    session.subscribe_each(filters.iter().copied())
+}
+
+fn unsubscribe_each(session: &mut Session<'_>, filters: &[&str]) -> Result<PacketId, SubscribeError> {
+    session.unsubscribe_each(filters.iter().copied())
 }
 
 fn last_mark(session: &Session<'_>) -> Option<Mark> {

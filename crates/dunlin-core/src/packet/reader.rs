@@ -106,6 +106,7 @@ mod tests {
             let is_name = is_text && !text.iter().any(|byte| b"\0+#".contains(byte));
             assert_eq!(check_name(text).is_ok(), is_name, "{text:x?}");
             assert!(is_text || check_name(text).is_err());
+            assert_eq!(crate::topic::is_text(text), is_text && !text.contains(&0), "{text:x?}");
             if is_text && !is_name {
                 assert_eq!(check_name(text), Err(Violation::Topic));
             }

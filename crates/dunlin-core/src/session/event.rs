@@ -181,6 +181,23 @@ impl Receipt {
     pub const fn packet_id(&self) -> PacketId {
         self.id
     }
+
+    /// It in four bytes, for programs in other languages.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 4] {
+        let [high, low] = self.id.get().to_be_bytes();
+        [high, low, if self.is_qos2 { 1 } else { 0 }, self.epoch]
+    }
+
+    /// The receipt of which [`to_bytes`](Self::to_bytes) gave these bytes; `None` if it never gave them.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 4]) -> Option<Self> {
+        let [high, low, is_qos2, epoch] = bytes;
+        match PacketId::new(u16::from_be_bytes([high, low])) {
+            Some(id) if is_qos2 <= 1 => Some(Self { id, is_qos2: is_qos2 == 1, epoch }),
+            _ => None,
+        }
+    }
 }
 
 /// An event by index: what [`poll_ready`](crate::Session::poll_ready) gives to drivers that loop and return.

@@ -76,8 +76,7 @@ impl<'s> Filters<'s> {
     /// Checks a SUBSCRIBE.
     #[cfg(feature = "subscribe")]
     pub fn check_subscribe(&self, filters: &[Filter<'_>]) -> Result<(), SubscribeError> {
-        let needed = filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.text().len())));
-        self.check_room(needed)
+        self.check_room(room(filters.iter().map(Filter::text)))
     }
 
     /// Checks an UNSUBSCRIBE.
@@ -86,7 +85,7 @@ impl<'s> Filters<'s> {
         if filters.iter().any(|filter| !topic::is_filter(filter)) {
             return Err(SubscribeError::InvalidFilter);
         }
-        self.check_room(filters.iter().fold(0_usize, |sum, filter| sum.wrapping_add(filter_len(filter.len()))))
+        self.check_room(room(filters.iter().copied()))
     }
 
     #[cfg(any(feature = "durable", feature = "subscribe"))]
@@ -115,8 +114,14 @@ impl<'s> Filters<'s> {
     #[cfg(feature = "subscribe")]
     pub fn unsubscribe(&mut self, id: PacketId, filters: &[&str]) {
         for filter in filters {
-            self.append(id, LEAVING | UNSENT, filter.as_bytes());
+            self.unsubscribe_from(id, filter.as_bytes());
         }
+    }
+
+    /// The same for one filter.
+    #[cfg(feature = "subscribe")]
+    pub fn unsubscribe_from(&mut self, id: PacketId, filter: &[u8]) {
+        self.append(id, LEAVING | UNSENT, filter);
     }
 
     // The connection
@@ -323,6 +328,12 @@ impl<'s> Filters<'s> {
         });
         records.filter(move |id| core::mem::replace(&mut last, *id) != *id)
     }
+}
+
+/// Bytes that the records of these filters take.
+#[cfg(feature = "subscribe")]
+pub(crate) fn room<'f>(filters: impl Iterator<Item = &'f str>) -> usize {
+    filters.fold(0, |sum, filter| sum.wrapping_add(filter_len(filter.len())))
 }
 
 /// Not by `==`, which would call `memcmp`: in many a program it would be the only one who does.

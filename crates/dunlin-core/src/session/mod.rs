@@ -360,6 +360,24 @@ impl<'s> Session<'s> {
         Ok(id)
     }
 
+    /// As [`subscribe`](Self::subscribe), with filters that do not stand side by side in memory: for callers in C.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    #[cfg(feature = "subscribe")]
+    pub fn subscribe_each<'f>(
+        &mut self,
+        filters: impl Iterator<Item = Filter<'f>> + Clone,
+    ) -> Result<PacketId, SubscribeError> {
+        self.filters.check_room(filters::room(filters.clone().map(|filter| filter.text())))?;
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        for filter in filters {
+            self.filters.subscribe_to(id, filter.text().as_bytes(), filter.qos());
+        }
+        self.is_quiet = false;
+        Ok(id)
+    }
+
     /// As [`subscribe`](Self::subscribe), with one filter, which a store keeps: but for its length it is not checked again.
     ///
     /// # Errors
@@ -408,6 +426,27 @@ impl<'s> Session<'s> {
         self.filters.check_unsubscribe(filters)?;
         let id = self.allocate().ok_or(SubscribeError::Full)?;
         self.filters.unsubscribe(id, filters);
+        self.is_quiet = false;
+        Ok(id)
+    }
+
+    /// As [`unsubscribe`](Self::unsubscribe), with filters that do not stand side by side in memory: for callers in C.
+    ///
+    /// # Errors
+    /// As [`unsubscribe`](Self::unsubscribe).
+    #[cfg(feature = "subscribe")]
+    pub fn unsubscribe_each<'f>(
+        &mut self,
+        filters: impl Iterator<Item = &'f str> + Clone,
+    ) -> Result<PacketId, SubscribeError> {
+        if !filters.clone().all(topic::is_filter) {
+            return Err(SubscribeError::InvalidFilter);
+        }
+        self.filters.check_room(filters::room(filters.clone()))?;
+        let id = self.allocate().ok_or(SubscribeError::Full)?;
+        for filter in filters {
+            self.filters.unsubscribe_from(id, filter.as_bytes());
+        }
         self.is_quiet = false;
         Ok(id)
     }

@@ -44,6 +44,22 @@ pub struct Options<'s> {
     pub(crate) chunk_align: u16,
 }
 
+/// What a CONNECT says of the client, for [`Options::set_client`].
+#[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "closed: MQTT 3.1.1 has no more")]
+pub struct Client<'s> {
+    /// The client identifier: text, empty only where the session is not persistent.
+    pub id: &'s [u8],
+    /// Clean session off: see [`Options::persistent`].
+    pub is_persistent: bool,
+    /// The will: see [`Options::will`].
+    pub will: Option<Publish<'s>>,
+    /// The user name: text.
+    pub user_name: Option<&'s [u8]>,
+    /// The password, not without a user name.
+    pub password: Option<&'s [u8]>,
+}
+
 /// Fields that MQTT cannot express, one bit each.
 mod invalid {
     pub const CLIENT_ID: u8 = 1;
@@ -106,6 +122,45 @@ impl<'s> Options<'s> {
             chunk_align: 0,
         }
         .checked(invalid::CLIENT_ID, is_text(client_id))
+    }
+
+    /// Sets what a CONNECT says of the client, all of it at once and as bytes: for callers that know it at run time only, as
+    /// those in C, whom the setters would cost three times the code.
+    ///
+    /// # Errors
+    /// [`InvalidOptions`], as [`check`](Self::check) would say, and for text that is not UTF-8. The options are as they were.
+    pub fn set_client(&mut self, client: Client<'s>) -> Result<(), InvalidOptions> {
+        let Client { id, is_persistent, will, user_name, password } = client;
+        if !topic::is_text(id) || (is_persistent && id.is_empty()) {
+            return Err(InvalidOptions::ClientId); // [MQTT-3.1.3-7]
+        }
+        let mut flags = if is_persistent { 0 } else { connect::CLEAN_SESSION };
+        let mut will_fields = [None, None];
+        if let Some(will) = will {
+            if !topic::is_name(will.topic) || will.payload.len() > MAX_TEXT {
+                return Err(InvalidOptions::Will); // [MQTT-3.1.3-10]
+            }
+            flags |= connect::will_flags(will.qos, will.retain);
+            will_fields = [Some(will.topic.as_bytes()), Some(will.payload)];
+        }
+        if let Some(name) = user_name {
+            if !topic::is_text(name) {
+                return Err(InvalidOptions::UserName); // [MQTT-3.1.3-11]
+            }
+            flags |= connect::USER_NAME; // [MQTT-3.1.2-18]
+        }
+        if let Some(password) = password {
+            if user_name.is_none() || password.len() > MAX_TEXT {
+                return Err(InvalidOptions::Password); // [MQTT-3.1.2-22]
+            }
+            flags |= connect::PASSWORD; // [MQTT-3.1.2-20]
+        }
+        let [topic, payload] = will_fields;
+        self.fields = [Some(id), topic, payload, user_name, password];
+        self.flags = flags;
+        self.invalid = 0;
+        self.first_invalid = None;
+        Ok(())
     }
 
     /// Clean session off: server and client go on after a reconnect where they stopped [MQTT-3.1.2-4]. The server
