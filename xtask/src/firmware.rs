@@ -21,6 +21,8 @@ pub struct Target {
     /// What `as` and `ld` must be told.
     assembler: &'static [&'static str],
     linker: &'static [&'static str],
+    /// And clang.
+    clang: &'static [&'static str],
 }
 
 pub const CORTEX_M0: Target = Target {
@@ -29,6 +31,7 @@ pub const CORTEX_M0: Target = Target {
     binutils: "arm-none-eabi-",
     assembler: &["-mcpu=cortex-m0", "--defsym", "ARM=1"],
     linker: &[],
+    clang: &["--target=thumbv6m-none-eabi", "-mcpu=cortex-m0"],
 };
 pub const CORTEX_M4F: Target = Target {
     name: "Cortex-M4F",
@@ -36,6 +39,7 @@ pub const CORTEX_M4F: Target = Target {
     binutils: "arm-none-eabi-",
     assembler: &["-mcpu=cortex-m4", "-mfloat-abi=hard", "--defsym", "ARM=1"],
     linker: &[],
+    clang: &["--target=thumbv7em-none-eabihf", "-mcpu=cortex-m4"],
 };
 pub const RISCV32: Target = Target {
     name: "RISC-V",
@@ -43,12 +47,20 @@ pub const RISCV32: Target = Target {
     binutils: "riscv64-unknown-elf-",
     assembler: &["-march=rv32imc", "-mabi=ilp32"],
     linker: &["-m", "elf32lriscv"],
+    clang: &["--target=riscv32-unknown-none-elf", "-march=rv32imc", "-mabi=ilp32"],
 };
 
 impl Target {
     /// One of the target's binutils.
     pub fn tool(&self, name: &str) -> Command {
         Command::new(format!("{}{name}", self.binutils))
+    }
+
+    /// A C compiler for programs without an operating system.
+    pub fn clang(&self) -> Command {
+        let mut command = Command::new("clang");
+        command.args(self.clang).arg("-ffreestanding");
+        command
     }
 }
 

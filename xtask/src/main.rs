@@ -5,6 +5,7 @@
 //! only says which stages there are.
 
 mod bench;
+mod c;
 mod callgraph;
 mod cargo;
 mod core_api;
@@ -54,6 +55,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "spec", about: "every statement and hostile case has its code and its test", run: spec::run },
     Stage { name: "size", about: "flash, RAM and stack of one application stay within limits", run: sizes::run },
     Stage { name: "panic", about: "no panic and no formatting can be reached from the core", run: panic::run },
+    Stage { name: "c", about: "programs in C work, and pay what they should", run: c::run },
     Stage {
         name: "model",
         about: "a million states of the session break no rule, and every fault shows",

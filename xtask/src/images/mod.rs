@@ -21,7 +21,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::firmware::{CORTEX_M0, CORTEX_M4F, RISCV32, Target};
 use crate::process::{self, root, scratch};
-use broker::{Broker, Certificate};
+pub use broker::Broker;
+use broker::Certificate;
 use qemu::{Board, Count, Run};
 use table::{Row, Table};
 
