@@ -26,6 +26,9 @@ pub struct Inbox<'m> {
     body_len: usize,
 }
 
+/// With so many bytes of it there, a packet counts as one that takes its time to come.
+const LONG: usize = 1024;
+
 impl<'m> Inbox<'m> {
     /// An empty inbox in `buf`. At least 16 bytes are needed to speak MQTT at all.
     #[must_use]
@@ -103,6 +106,16 @@ impl<'m> Inbox<'m> {
     #[must_use]
     pub fn pending(&self) -> &[u8] {
         self.buf.get(self.start.wrapping_add(self.used)..self.end).unwrap_or_default()
+    }
+
+    /// Whether 1 KiB or more of a packet is there, and the rest is still to come. To be asked after `poll` has found nothing
+    /// more to tell.
+    ///
+    /// For drivers: when more of it comes then, they [`hold`](crate::Session::hold), since the answer to a ping stands behind
+    /// it, however long it takes on a slow link.
+    #[must_use]
+    pub fn is_amid_packet(&self) -> bool {
+        self.pending().len() >= LONG
     }
 
     /// What is pending, when no event borrows anything.

@@ -6,8 +6,8 @@ use dunlin_core::{
 };
 use dunlin_testkit::Seen::{self, Chunk, Connected, Delivered, Fault as Faulted, Skipped};
 use dunlin_testkit::{
-    CLIENT, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Rng, Sizes, Split, Then,
-    seeds,
+    CLIENT, Message, PINGRESP, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Rng, Sizes, Split,
+    Then, seeds,
 };
 
 use crate::id;
@@ -74,6 +74,28 @@ fn a_message_of_any_length_comes_in_chunks_whatever_the_pieces() {
                 assert_eq!(pair.sent(), answer);
             }
         }
+    }
+}
+
+#[test]
+fn a_message_in_pieces_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_it() {
+    // [A27]
+    for (options, payloads) in [(STREAMING, 1), (SKIPPING, 0)] {
+        let mut pair = Pair::with(options.keep_alive(8).answer_timeout(3), inbox(48)).up();
+        pair.broker.always(PINGRESP, Then::Drop);
+        let packet = Packet::publish(0, Message::new("fw/cam/image", payload(400))).encode();
+        for piece in packet.chunks(20) {
+            pair.send_raw(piece);
+            pair.run_for(2_000);
+            assert_eq!(pair.fault(), None);
+        }
+        let events = pair.take_events();
+        assert_eq!(events.iter().filter(|event| matches!(event, Skipped { .. })).count(), 1 - payloads);
+        assert_eq!(assembled(&events[..events.len() - (1 - payloads)], 4).len(), payloads);
+        // One that stops coming does not.
+        pair.send_raw(&packet[..100]);
+        pair.run_for(20_000);
+        assert_eq!(pair.fault(), Some(Fault::Silent));
     }
 }
 

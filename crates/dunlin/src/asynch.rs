@@ -217,11 +217,12 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
     }
 
     async fn read(&mut self, inbox: &mut Inbox<'_>) -> Result<(), LinkError<R::Error>> {
-        let space = inbox.space();
-        if space.is_empty() {
+        if inbox.space().is_empty() {
             self.progress().await;
             return Ok(());
         }
+        let is_amid_packet = inbox.is_amid_packet();
+        let space = inbox.space();
         let reading = Reading::begin(self.shared);
         let count = self.reader.read(space).await;
         drop(reading);
@@ -231,6 +232,10 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
             0 => Err(LinkError::ServerClosed),
             count => {
                 inbox.filled(count);
+                if is_amid_packet {
+                    let now = self.clock.now();
+                    self.shared.lock(|inner| inner.session.hold(now));
+                }
                 Ok(())
             }
         }

@@ -1,5 +1,6 @@
 //! The two halves on tokio: against a real broker, and over a pipe that is smaller than what must pass.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -230,6 +231,44 @@ async fn a_server_that_never_answers_connect_is_named_as_such() {
         end = events.next(&mut inbox) => panic!("{end:?}"),
     };
     assert!(matches!(end, LinkError::Fault(Fault::ConnectTimeout)), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_message_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (client, mut server) = tokio::io::duplex(4096);
+    let (reader, writer) = tokio::io::split(client);
+    let mut storage: Storage<256, 4096, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mqtt = Shared::new(Session::new(Options::new("async-7").keep_alive(10).answer_timeout(5), memory));
+    let has_come = Cell::new(false);
+    let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+    let listen = async {
+        assert!(matches!(events.next(&mut inbox).await, Ok(Event::Connected { .. })));
+        assert!(matches!(events.next(&mut inbox).await, Ok(Event::Message(_))));
+        has_come.set(true);
+        events.next(&mut inbox).await.map(drop)
+    };
+    let serve = async {
+        server.read_exact(&mut [0; 21]).await.expect("CONNECT");
+        server.write_all(b"\x20\x02\x00\x00").await.expect("CONNACK");
+        let mut packet = vec![0; 3 + 3001];
+        packet[..6].copy_from_slice(b"\x30\xb9\x17\x00\x01a");
+        for piece in packet.chunks(700) {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            server.write_all(piece).await.expect("a piece of it");
+        }
+        // The next one stops coming.
+        server.write_all(&packet[..2000]).await.expect("a piece of it");
+        std::future::pending::<()>().await;
+    };
+    let end = tokio::select! {
+        end = pump.run() => end,
+        end = listen => panic!("{end:?}"),
+        () = serve => unreachable!(),
+    };
+    assert!(matches!(end, LinkError::Fault(Fault::Silent)), "{end:?}");
+    assert!(has_come.get(), "given up before the message had come");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use dunlin::blocking::{Link, LinkError};
 use dunlin::{Event, Fault, Filter, Inbox, Instant, Options, Publish, QoS, Session, Storage};
-use dunlin_testkit::{Broker, LinkId, Message, Split, Wire, seeds};
+use dunlin_testkit::{Broker, LinkId, Message, PINGRESP, Packet, Split, Then, Wire, seeds};
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
 
 /// A broker behind a wire, at one moment.
@@ -274,6 +274,42 @@ fn a_server_that_reads_nothing_is_found_out_although_the_ping_cannot_leave() {
     assert_eq!(error, LinkError::Fault(Fault::Silent));
     assert_eq!(net.borrow().now - start, 30_000 * 7 / 8 + 10_000);
     assert!(turns < 10, "{turns} turns: a busy loop");
+}
+
+#[test]
+fn a_long_message_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_it() {
+    // [A27]
+    let net = Net::new(Wire::new());
+    let mut storage: Storage<256, 8192, 4> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mut session = Session::new(OPTIONS, memory);
+    let mut out = [0; 64];
+    let mut link = Link::open(Stream::open(&net), &mut out, &mut session, &mut inbox, now(&net));
+    await_event(&net, &mut link, &mut session, &mut inbox, is_subscribed);
+    net.borrow_mut().broker.always(PINGRESP, Then::Drop);
+    let packet = Packet::publish(0, Message::new("in/image", vec![7; 8000])).encode();
+    // What came in this time after each piece, and how it ended.
+    let mut send = |bytes: &[u8], ms: u64| {
+        let mut count = 0;
+        let end = net.borrow().now + ms;
+        let id = net.borrow().link.unwrap();
+        net.borrow_mut().broker.send_raw_on(id, bytes);
+        while net.borrow().now < end {
+            match link.poll(now(&net), &mut session, &mut inbox) {
+                Ok(Some(event)) => count += usize::from(matches!(event, Event::Message(_))),
+                Ok(None) => sleep(&net, link.deadline(&session).min(Some(Instant::from_millis(end)))),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(count)
+    };
+    let pieces: Vec<_> = packet.chunks(600).collect();
+    let (last, before) = pieces.split_last().unwrap();
+    assert!(before.len() * 5 > 27 + 10, "longer than the wait for a ping and its answer");
+    assert!(before.iter().all(|piece| send(piece, 5_000) == Ok(0)));
+    assert_eq!(send(last, 5_000), Ok(1));
+    // One that stops coming does not.
+    assert_eq!(send(&packet[..4000], 60_000), Err(LinkError::Fault(Fault::Silent)));
 }
 
 #[test]

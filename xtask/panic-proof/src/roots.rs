@@ -44,6 +44,7 @@ roots! {
     "Inbox::event" => Inbox::event,
     "Inbox::filled" => Inbox::filled,
     "Inbox::growing" => Inbox::growing,
+    "Inbox::is_amid_packet" => Inbox::is_amid_packet,
     "Inbox::is_empty" => Inbox::is_empty,
     "Inbox::new" => Inbox::new,
     "Inbox::pending" => Inbox::pending,

@@ -19,7 +19,7 @@ pub enum Fault {
     /// malformed closes without one [MQTT-3.1.4-1].
     ConnectTimeout,
     /// A ping was due and no answer came within [`Options::answer_timeout`](crate::Options::answer_timeout), whatever
-    /// else the server sent. The link is dead even if TCP does not know yet.
+    /// else the server sent, but for a long message before it. The link is dead even if TCP does not know yet.
     Silent,
     /// A packet of `len` bytes does not fit the inbox. Enlarge the inbox, turn on `Options::stream_large`, or choose
     /// [`Oversize::Skip`](crate::Oversize::Skip).

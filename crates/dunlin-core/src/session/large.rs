@@ -208,6 +208,7 @@ impl Session<'_> {
         if len == 0 {
             return Err(Pause::Wait);
         }
+        self.keep_alive.hold(); // what else is awaited stands behind it
         let (flags, total) = (self.large.flags, self.large.total);
         let offset = total.wrapping_sub(self.large.left);
         let topic_at = before.wrapping_sub(topic_len.wrapping_add(flags.id_len()));
@@ -229,6 +230,9 @@ impl Session<'_> {
     /// Drops what is there of the phase, and waits if some of it is still to come.
     fn drop_left(&mut self, inbox: &mut Inbox<'_>) -> Result<(), Pause> {
         let len = self.large.left.min(inbox.pending().len());
+        if len > 0 {
+            self.keep_alive.hold();
+        }
         inbox.drop_front(len);
         self.large.left = self.large.left.wrapping_sub(len);
         if self.large.left > 0 { Err(Pause::Wait) } else { Ok(()) }

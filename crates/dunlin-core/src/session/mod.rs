@@ -261,8 +261,9 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Says that what the server sends is not being read for now, since the application cannot take more. Then a
-    /// missing answer is not the server's fault: whatever is awaited may take its full time again from `now` on.
+    /// Says that what the server sends is not being read for now, since the application cannot take more, or that it
+    /// stands behind a packet [that takes its time](Inbox::is_amid_packet). Then a missing answer is not the server's fault:
+    /// whatever is awaited may take its full time again from `now` on.
     pub fn hold(&mut self, now: Instant) {
         self.tick(now);
         self.keep_alive.hold();

@@ -193,7 +193,8 @@ impl<'s> Options<'s> {
     }
 
     /// How long CONNACK and PINGRESP may take, in seconds, 10 by default. Then the link is dead:
-    /// [`Fault::ConnectTimeout`](crate::Fault::ConnectTimeout) or [`Fault::Silent`](crate::Fault::Silent).
+    /// [`Fault::ConnectTimeout`](crate::Fault::ConnectTimeout) or [`Fault::Silent`](crate::Fault::Silent). A long message may
+    /// take longer to arrive: as long as more of it comes, what stands behind it is not missed.
     #[must_use]
     pub const fn answer_timeout(mut self, seconds: u16) -> Self {
         self.answer_timeout_s = seconds;

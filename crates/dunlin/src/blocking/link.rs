@@ -307,7 +307,11 @@ impl<S: Read + ReadReady + Write> Link<'_, S> {
                     Output::Full => break true,
                 }
             };
+            let is_amid_packet = inbox.is_amid_packet();
             let has_read = self.pull(inbox)?;
+            if has_read && is_amid_packet {
+                session.hold(now);
+            }
             // What was sent may let the session go on with what is in the inbox.
             if !has_read && (!has_sent || is_full) {
                 return Ok(None);

@@ -189,7 +189,8 @@ impl Builder {
         self
     }
 
-    /// How long the answers to CONNECT and to a ping may take, in whole seconds, 10 by default.
+    /// How long the answers to CONNECT and to a ping may take, in whole seconds, 10 by default. What a long message before
+    /// them takes to arrive does not count.
     #[must_use]
     pub fn answer_timeout(mut self, time: Duration) -> Self {
         self.settings.answer_timeout_s = seconds(time).max(1);

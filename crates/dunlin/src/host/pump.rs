@@ -37,6 +37,8 @@ pub(crate) struct Pump {
     told: Told,
     /// The queue of received messages is full: nothing is read.
     is_held: bool,
+    /// More of a packet came that takes its time.
+    is_amid_packet: bool,
     /// When the ping left whose answer is awaited.
     pinged_at: Option<Duration>,
     doubt: Doubt,
@@ -96,6 +98,7 @@ impl Pump {
             wakes: Vec::new(),
             told: Told::default(),
             is_held: false,
+            is_amid_packet: false,
             pinged_at: None,
             doubt: Doubt::Heard,
             attempt: 0,
@@ -113,6 +116,7 @@ impl Pump {
     pub fn open(&mut self) {
         self.output.clear();
         self.is_held = false;
+        self.is_amid_packet = false;
         self.doubt = Doubt::Heard;
         let now = self.host.now();
         let mut state = self.host.state();
@@ -128,12 +132,15 @@ impl Pump {
         let mut guard = host.state();
         let state = &mut *guard;
         state.is_dirty = false;
+        if std::mem::take(&mut self.is_amid_packet) {
+            self.hold(state, now);
+        }
         let mut result = Ok(());
         loop {
             result = result.and_then(|()| self.take(state, now));
             let is_full = self.is_held;
             if is_full {
-                state.session.on(|session| session.hold(now));
+                self.hold(state, now);
             }
             let is_busy = self.fill(state, now, &mut result);
             if result.is_err() || is_full || !is_busy {
@@ -180,6 +187,7 @@ impl Pump {
 
     /// So many bytes were read into it.
     pub fn filled(&mut self, n: usize) {
+        self.is_amid_packet = self.inbox.on(|inbox| inbox.is_amid_packet());
         self.inbox.filled(n);
         self.moved.0 += n as u64;
         self.doubt = Doubt::Heard;
@@ -347,6 +355,12 @@ impl Pump {
             }
             _ => {}
         }
+    }
+
+    /// The answer to a ping is not waited for, nor timed.
+    fn hold(&mut self, state: &mut State, now: Instant) {
+        state.session.on(|session| session.hold(now));
+        self.pinged_at = None;
     }
 
     /// Takes packets, as many as the application has room for.

@@ -708,3 +708,27 @@ fn a_server_that_is_asked_behind_what_took_long_to_leave_has_its_time_to_answer(
     }
     panic!("never given up; asked {asked:?}");
 }
+
+#[test]
+fn a_long_message_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_it() {
+    // [A27]
+    let (host, mut pump) = connected_at_zero();
+    let packet = [b"\x30\xfe\x7f\0\x01a", &[7; 16_379][..]].concat();
+    for (second, piece) in (2..).step_by(2).zip(packet.chunks(600)) {
+        TIME.set(second * 1000);
+        assert!(matches!(feed(&mut pump, piece), Turn::Go { .. }), "{second} s");
+    }
+    assert!(TIME.get() > 50_000, "it should take longer than any answer may");
+    assert!(matches!(host.poll_message(&mut 0, None), Poll::Ready(Ok(message)) if message.payload().len() == 16_379));
+    assert_eq!(host.stats().ping_round_trip, None, "none was answered");
+    // One that stops coming does not.
+    feed(&mut pump, &packet[..2000]);
+    let end = (0..60).find_map(|second| {
+        TIME.set(TIME.get() + 1000);
+        match feed(&mut pump, b"") {
+            Turn::Close { reason, .. } => Some((second, reason)),
+            Turn::Go { .. } => None,
+        }
+    });
+    assert!(matches!(end, Some((_, Reason::Fault(Fault::Silent)))), "{end:?}");
+}
