@@ -67,6 +67,8 @@ struct Inner<'s> {
     events: Option<Waker>,
     /// `Events` waits for bytes: everything that came has been looked at.
     is_reading: bool,
+    /// One half has found the stream gone.
+    is_over: bool,
     room: [Option<Waker>; WAITERS],
 }
 
@@ -80,12 +82,16 @@ impl<'s> Shared<'s> {
             has_sent: false,
             events: None,
             is_reading: false,
+            is_over: false,
             room: [const { None }; WAITERS],
         };
         Self { inner: Mutex::new(RefCell::new(inner)) }
     }
 
     /// A byte stream to the server is up. Ends what was left of an earlier connection; its halves must have been dropped.
+    ///
+    /// When one half ends with an error the session knows that the connection is over, and the other half ends as well, at
+    /// the latest when it has done what it waits for. Who drops both before says so: `shared.with(Session::lost)`.
     pub fn open<R: Read, W: Write, C: Clock + Copy>(
         &self,
         inbox: &mut Inbox<'_>,
@@ -95,7 +101,7 @@ impl<'s> Shared<'s> {
     ) -> (Events<'_, 's, R, C>, Pump<'_, 's, W, C>) {
         self.lock(|inner| {
             inner.session.open(clock.now(), inbox);
-            (inner.is_due, inner.has_sent, inner.is_reading) = (true, false, false);
+            (inner.is_due, inner.has_sent, inner.is_reading, inner.is_over) = (true, false, false, false);
         });
         (Events { shared: self, reader, clock }, Pump { shared: self, writer, clock })
     }
@@ -108,7 +114,8 @@ impl<'s> Shared<'s> {
         self.with(|session| session.publish(publish))
     }
 
-    /// Accepts a message, and waits until there is room for it: not for the network.
+    /// Accepts a message, and waits until there is room for it: not for the network. Four tasks can wait at a time; of more,
+    /// some ask again and again, which keeps the executor awake.
     ///
     /// # Cancel safety
     /// Safe: dropped before it is ready, it has done nothing.
@@ -131,7 +138,8 @@ impl<'s> Shared<'s> {
         .await
     }
 
-    /// Says goodbye: what is owed leaves, then DISCONNECT, then [`Pump::run`] returns.
+    /// Says goodbye: what is owed leaves, then DISCONNECT, then [`Pump::run`] returns. As with [`Session::close`], messages
+    /// that have not left stay behind.
     pub fn close(&self) {
         self.with(Session::close);
     }
@@ -161,6 +169,17 @@ impl Inner<'_> {
         self.has_sent = true;
         wake(&mut self.events);
         self.room.iter_mut().for_each(wake);
+    }
+
+    /// The stream is gone, and nothing at QoS 0 waits for the next one. An end that the session knows of stays as it is.
+    fn stream_is_gone(&mut self) {
+        if self.session.fault().is_some() || self.session.has_said_goodbye() {
+            return;
+        }
+        self.session.lost();
+        self.is_over = true;
+        self.wake_pump();
+        self.has_progressed();
     }
 
     fn wait_for_room(&mut self, waker: &Waker) {
@@ -200,14 +219,17 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
         loop {
             let now = self.clock.now();
             let (ready, is_stalled) = self.shared.lock(|inner| {
+                if inner.is_over {
+                    return Err(LinkError::ServerClosed);
+                }
                 inner.has_sent = false;
                 let ready = inner.session.poll_ready(now, inbox);
                 // An acknowledgement may be owed, and a message delivered has made room.
                 inner.wake_pump();
                 inner.room.iter_mut().for_each(wake);
-                (ready, inner.session.is_stalled())
-            });
-            match ready.map_err(LinkError::Fault)? {
+                Ok((ready.map_err(LinkError::Fault)?, inner.session.is_stalled()))
+            })?;
+            match ready {
                 Some(ready) => return Ok(inbox.event(ready)),
                 // What came cannot be taken before something has left. Reading more would not help.
                 None if is_stalled => self.progress().await,
@@ -226,6 +248,9 @@ impl<R: Read, C: Clock> Events<'_, '_, R, C> {
         let reading = Reading::begin(self.shared);
         let count = self.reader.read(space).await;
         drop(reading);
+        if matches!(count, Ok(0) | Err(_)) {
+            self.shared.lock(Inner::stream_is_gone);
+        }
         match count.map_err(LinkError::Stream)? {
             // The server hangs up at a goodbye, before the other half has seen the last byte of it off perhaps.
             0 if self.shared.lock(|inner| inner.session.has_said_goodbye()) => Err(LinkError::Closed),
@@ -305,7 +330,10 @@ impl<W: Write, C: Clock> Pump<'_, '_, W, C> {
         loop {
             match self.turn(out, &mut supply).await {
                 Ok(()) => {}
-                Err(error) => return error,
+                Err(error) => {
+                    self.shared.lock(Inner::stream_is_gone);
+                    return error;
+                }
             }
         }
     }
@@ -356,7 +384,12 @@ impl<W: Write, C: Clock> Pump<'_, '_, W, C> {
 
     /// Until there may be something to send, or a deadline has passed.
     async fn wait(&self) -> Result<(), LinkError<W::Error>> {
-        let (deadline, is_stalled) = self.shared.lock(|inner| (inner.session.deadline(), inner.session.is_stalled()));
+        let (deadline, is_stalled) = self.shared.lock(|inner| {
+            if inner.is_over {
+                return Err(LinkError::ServerClosed);
+            }
+            Ok((inner.session.deadline(), inner.session.is_stalled()))
+        })?;
         // A stall that is over has a deadline of zero, and is for `Events`, which has been woken.
         let deadline = deadline.filter(|_| !is_stalled);
         let now = self.clock.now();

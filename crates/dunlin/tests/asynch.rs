@@ -219,6 +219,51 @@ async fn a_server_that_falls_silent_is_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn both_halves_end_with_the_stream_and_nothing_at_qos_0_is_taken_for_the_next_one() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for hangs_up in [true, false] {
+        let (client, mut server) = tokio::io::duplex(64);
+        let (reader, writer) = tokio::io::split(client);
+        let mut storage: Storage<256, 128, 2> = Storage::new();
+        let (memory, mut inbox) = storage.split();
+        let mqtt = Shared::new(Session::new(Options::new("async-8").keep_alive(10).answer_timeout(5), memory));
+        let (mut events, pump) = mqtt.open(&mut inbox, FromTokio::new(reader), FromTokio::new(writer), clock());
+        let listen = async {
+            assert!(matches!(events.next(&mut inbox).await, Ok(Event::Connected { .. })));
+            let end = events.next(&mut inbox).await.map(drop);
+            assert!(matches!(end, Err(LinkError::ServerClosed)), "{end:?}");
+        };
+        let tell = async {
+            while !mqtt.with(|session| session.is_connected()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            for _ in 0..2 {
+                mqtt.try_publish(&Publish::new("a", b"").at_least_once()).expect("room");
+            }
+            // There is no room: it waits, and not beyond the connection.
+            assert_eq!(mqtt.publish(&Publish::new("a", b"")).await, Err(PublishError::Offline));
+        };
+        let serve = async {
+            server.read_exact(&mut [0; 21]).await.expect("CONNECT");
+            server.write_all(b"\x20\x02\x00\x00").await.expect("CONNACK");
+            server.read_exact(&mut [0; 14]).await.expect("two messages");
+            if !hangs_up {
+                tokio::time::sleep(Duration::from_secs(60)).await; // found silent, and closed by nobody
+            }
+            drop(server);
+        };
+        let all = async { tokio::join!(pump.run(), listen, tell, serve).0 };
+        let end = timeout(Duration::from_secs(100), all).await.expect("an end");
+        match hangs_up {
+            true => assert!(matches!(end, LinkError::ServerClosed), "{end:?}"),
+            false => assert!(matches!(end, LinkError::Fault(Fault::Silent)), "{end:?}"),
+        }
+        assert_eq!(mqtt.try_publish(&Publish::new("a", b"")), Err(PublishError::Offline));
+        assert_eq!(mqtt.with(|session| session.outgoing_count()), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_never_answers_connect_is_named_as_such() {
     let (client, _server) = tokio::io::duplex(64);
     let (reader, writer) = tokio::io::split(client);

@@ -190,7 +190,8 @@ impl<'s> Session<'s> {
 
     /// Says goodbye: acknowledgements that are owed leave, then DISCONNECT, so that the server drops the will
     /// [MQTT-3.14.4-3]; then `transmit` says [`Close`](next::Transmit::Close), and the stream is to be closed
-    /// [MQTT-3.14.4-1]. What is unacknowledged stays.
+    /// [MQTT-3.14.4-1]. What is unacknowledged stays. What has not left does not leave any more, and at QoS 0 is lost: call
+    /// `transmit` until it is idle first.
     pub fn close(&mut self) {
         self.settle();
         self.is_quiet = false;
