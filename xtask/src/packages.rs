@@ -13,7 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rust-web-src", "those sources: `core` is built with the options under test"),
     ("qemu-system-arm", "the board that firmware runs on"),
     ("g++", "the fuzzer's engine"),
-    ("clang", "the C of Mbed TLS, for hosts and devices"),
+    ("clang", "what is in C: Mbed TLS, for hosts and devices, and programs for devices that call the session"),
     ("libclang-dev", "its bindings"),
     ("cmake", "its build"),
     ("binutils-arm-none-eabi", "linker and disassembler for Cortex-M"),

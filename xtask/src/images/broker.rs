@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use dunlin_testkit::mosquitto::{Mosquitto, free_port};
 
 use super::pki::{Issued, Pki};
@@ -107,6 +107,19 @@ impl Broker {
                 thread::sleep(Duration::from_millis(5));
             }
         });
+    }
+
+    /// What it has logged, once `line` is in it.
+    pub fn log_with(&self, line: &str) -> Result<String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let log = self.mosquitto.log();
+            if log.contains(line) {
+                return Ok(log);
+            }
+            ensure!(Instant::now() < end, "the broker has not logged {line:?}:\n{log}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Fails if anything that speaks MQTT has come.

@@ -50,6 +50,7 @@ const fn image(workspace: &'static str, binary: &'static str, features: &'static
 
 const BASELINE: Image = image("baseline", "baseline", &[]);
 const PUMP: Image = Image { bare: true, ..image("superloop", "pump", &[]) };
+const PUMP_C: Image = Image { bare: true, ..image("superloop", "pump-c", &["c"]) };
 const EMBASSY_ECHO: Image = Image { bare: true, ..image("embassy", "embassy-echo", &[]) };
 const EMBASSY_PUMP: Image = Image { bare: true, ..image("embassy", "embassy-pump", &[]) };
 const MEASURE: Image = image("superloop", "measure", SUPERLOOP_FEATURES);
@@ -77,11 +78,14 @@ pub fn run() -> Result<()> {
         ["--only", "measure"] => {
             table::print_costs(&Run::new(&MEASURE.build()?).counting(Count::Instructions).finish()?)
         }
+        ["--only", "pump-c"] => pumping_in_c(NAME_PUMP_C, &PUMP_C.build()?).map(|row| Table::from(row).print()),
         ["--only", "vectors"] => play_vectors(&VECTORS.build()?),
         ["--only", "resets", kills] => resets::run(&TILL.build()?, kills.parse().context("--only resets KILLS")?),
         ["--watch", "superloop"] => watch(&SUPERLOOP),
         ["--watch", "embassy"] => watch(&EMBASSY),
-        _ => bail!("no argument, --times N, --only measure|vectors, --only resets KILLS, or --watch superloop|embassy"),
+        _ => bail!(
+            "no argument, --times N, --only measure|pump-c|vectors, --only resets KILLS, or --watch superloop|embassy"
+        ),
     }
 }
 
@@ -137,6 +141,7 @@ fn portable() -> Result<()> {
 struct Built {
     baseline: PathBuf,
     pump: PathBuf,
+    pump_c: PathBuf,
     embassy_echo: PathBuf,
     embassy_pump: PathBuf,
     measure: PathBuf,
@@ -151,6 +156,7 @@ struct Built {
 
 const NAME_BASELINE: &str = "baseline: TCP, no MQTT";
 const NAME_PUMP: &str = "pump: the same with MQTT, QoS 0 and 1";
+const NAME_PUMP_C: &str = "pump-c: an application in C, QoS 0 to 2";
 const NAME_EMBASSY_ECHO: &str = "embassy-echo: TCP, no MQTT";
 const NAME_EMBASSY_PUMP: &str = "embassy-pump: the same with MQTT, QoS 0 and 1";
 
@@ -162,6 +168,7 @@ impl Built {
         Ok(Self {
             baseline: BASELINE.build()?,
             pump: PUMP.build()?,
+            pump_c: PUMP_C.build()?,
             embassy_echo: EMBASSY_ECHO.elf(),
             embassy_pump: EMBASSY_PUMP.elf(),
             measure: MEASURE.elf(),
@@ -181,6 +188,7 @@ impl Built {
         play_vectors(&self.vectors)?;
         table.add(echoing(NAME_BASELINE, &self.baseline)?);
         table.add(pumping(NAME_PUMP, &self.pump)?);
+        table.add(pumping_in_c(NAME_PUMP_C, &self.pump_c)?);
         table.add(echoing(NAME_EMBASSY_ECHO, &self.embassy_echo)?);
         table.add(pumping(NAME_EMBASSY_PUMP, &self.embassy_pump)?);
         for row in self.stories() {
@@ -235,6 +243,18 @@ fn pumping(name: &'static str, image: &Path) -> Result<Row> {
     let run = || Run::new(image).argument(broker.plain());
     let counted = run().counting(Count::Instructions).finish()?;
     Row::new(name, image, &run().finish()?)?.counted(&counted)
+}
+
+/// The same in C, with what the broker must have seen of it: who it is, three connections or more, and one goodbye.
+fn pumping_in_c(name: &'static str, image: &Path) -> Result<Row> {
+    let broker = Broker::start(&[])?;
+    let report = Run::new(image).argument(broker.plain()).finish()?;
+    let log = broker.log_with("Received DISCONNECT from pump-9")?;
+    let connections = log.lines().filter(|line| line.contains("as pump-9 (p2, c0, k30, u'pump')")).count();
+    ensure!(connections >= 3, "{connections} connections that were expected:\n{log}");
+    let broker = Broker::start(&[])?;
+    let counted = Run::new(image).argument(broker.plain()).counting(Count::Instructions).finish()?;
+    Row::new(name, image, &report)?.counted(&counted)
 }
 
 /// Records the session's calls here, and plays them on a Cortex-M0.

@@ -72,6 +72,12 @@ impl Row {
     }
 }
 
+impl From<Row> for Table {
+    fn from(row: Row) -> Self {
+        Self { rows: vec![row] }
+    }
+}
+
 impl Table {
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
