@@ -66,6 +66,19 @@ fn messages_that_were_accepted_without_a_server_arrive_from_the_next_client() {
 }
 
 #[test]
+fn short_messages_that_are_a_mebibyte_and_more_together_arrive_from_the_next_client() {
+    let scratch = Scratch::new("many");
+    let till = builder(NOBODY, "till").store(scratch.open()).linger(Duration::ZERO).queue(1_500, 2 << 20);
+    let till = till.start().unwrap();
+    let payloads: Vec<_> = (0..1_500).map(|n| format!("{n:01000}")).collect();
+    for payload in &payloads {
+        let _ = till.try_publish(&Publish::new("till", payload.as_bytes()).exactly_once()).unwrap();
+    }
+    drop(till);
+    deliver(&scratch, &payloads.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_waits_keeps_its_identifiers_though_the_next_client_subscribes_as_it_starts() {
     let scratch = Scratch::new("identifiers");
     let till = builder(NOBODY, "till").store(scratch.open()).linger(Duration::ZERO).start().unwrap();

@@ -238,7 +238,10 @@ impl Builder {
     }
 
     /// Most messages on their way out at a time, from `publish` to the acknowledgement, and most bytes of them; 1,024
-    /// and 16 MiB by default.
+    /// and 16 MiB by default. There are never more than 32,000 messages.
+    ///
+    /// While there is a connection, payloads of up to 16 KiB wait for room when messages on their way take 1 MiB: more of
+    /// them would make nothing faster.
     #[must_use]
     pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
         self.settings.queue = (messages.clamp(1, 32_000), bytes.max(64));

@@ -47,7 +47,7 @@ impl Load {
     pub fn plus(self, other: Self) -> Self {
         Self {
             count: self.count + other.count,
-            arena: self.arena + other.arena,
+            arena: self.arena.saturating_add(other.arena),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }

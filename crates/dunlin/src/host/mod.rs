@@ -215,23 +215,27 @@ const INLINE_SHARED: usize = 4 * 1024;
 /// Bytes for where such a payload is.
 const EXTERNAL: usize = 8;
 
-/// At most so many bytes of the session's memory are used for messages on their way out. It has twice as much, so
-/// that it has to be tidied up only once in so many bytes.
+/// When so many bytes of the session's memory are used for messages on their way out, further ones wait for room, or, without
+/// a connection, have memory of their own.
 const ARENA: usize = 1 << 20;
 
 impl Host {
     pub fn new(settings: Arc<Settings>, clock: Clock) -> Result<Self, Error> {
         let (count, bytes) = settings.queue;
-        let most = Load { count, arena: bytes.min(ARENA), bytes };
+        let most = Load { count, arena: bytes, bytes };
         #[cfg(feature = "store")]
         let stored = settings.store.as_ref().map(durable::Durable::open).transpose()?;
         #[cfg(feature = "store")]
         let session = match &stored {
-            None => OwnedSession::new(settings.clone(), most, false),
-            Some((_, snapshot)) => OwnedSession::new(settings.clone(), most.plus(durable::load(snapshot)), true),
+            None => OwnedSession::new(settings.clone(), most, None),
+            Some((_, snapshot)) => {
+                let stored = durable::load(snapshot);
+                let at_once = Load { arena: bytes.min(ARENA), ..most }.plus(stored);
+                OwnedSession::new(settings.clone(), most.plus(stored), Some(at_once))
+            }
         };
         #[cfg(not(feature = "store"))]
-        let session = OwnedSession::new(settings.clone(), most, false);
+        let session = OwnedSession::new(settings.clone(), most, None);
         let mut state = State {
             deliveries: Deliveries::default(),
             requests: Requests::default(),
@@ -770,14 +774,49 @@ impl State {
         let bytes = tx_len(topic, payload.len());
         let inline = Load { count: 1, arena: bytes, bytes };
         let most_inline = if shared.is_some() { INLINE_SHARED } else { INLINE };
-        if payload.len() <= most_inline && self.fits(inline) {
-            let id = match self.session.on(|session| session.publish_common(publish)) {
-                None => self.session.on(|session| session.publish(publish))?,
-                id => id,
-            };
-            return Ok(self.note(id, inline, None, replace));
+        if payload.len() <= most_inline {
+            if self.load.arena + bytes > ARENA {
+                return self.admit_beyond(publish, shared, replace, inline);
+            }
+            if self.fits(inline) {
+                return self.admit_inline(publish, replace, inline);
+            }
         }
         self.admit_external(publish, shared, replace, bytes)
+    }
+
+    /// Accepts one that there is room for, with its payload in the session's memory.
+    fn admit_inline(
+        &mut self,
+        publish: &Publish<'_>,
+        replace: Replace,
+        inline: Load,
+    ) -> Result<Accepted, PublishError> {
+        let id = match self.session.on(|session| session.publish_common(publish)) {
+            None => self.session.on(|session| session.publish(publish))?,
+            id => id,
+        };
+        Ok(self.note(id, inline, None, replace))
+    }
+
+    /// What to do with a short message when so many are under way: with a connection, more would make nothing faster;
+    /// without one, they wait here.
+    #[cold]
+    fn admit_beyond(
+        &mut self,
+        publish: &Publish<'_>,
+        shared: Option<&Payload>,
+        replace: Replace,
+        inline: Load,
+    ) -> Result<Accepted, PublishError> {
+        if inline.fits(self.most) && self.session.ask(|session| session.is_connected()) {
+            return Err(PublishError::Full);
+        }
+        // Too short to have memory of its own.
+        if publish.payload().len() <= EXTERNAL && self.fits(inline) {
+            return self.admit_inline(publish, replace, inline);
+        }
+        self.admit_external(publish, shared, replace, inline.bytes)
     }
 
     /// Likewise, with a payload that is not in the session's memory.
@@ -791,7 +830,7 @@ impl State {
     ) -> Result<Accepted, PublishError> {
         let (topic, payload) = (publish.topic().len(), publish.payload());
         let external = Load { count: 1, arena: tx_len(topic, 0) + EXTERNAL, bytes };
-        if external.arena > self.most.arena || bytes > self.most.bytes {
+        if bytes > self.most.bytes {
             return Err(PublishError::TooLarge);
         }
         if payload.len() <= EXTERNAL || !self.fits(external) {
@@ -816,7 +855,7 @@ impl State {
     fn replace_same_topic(&mut self, publish: &Publish<'_>) -> Result<Accepted, PublishError> {
         let bytes = tx_len(publish.topic().len(), publish.payload().len());
         let load = Load { count: 1, arena: bytes, bytes };
-        if bytes > self.most.arena {
+        if bytes > self.most.arena.min(ARENA) {
             return Err(PublishError::TooLarge);
         }
         self.fits(load); // its memory grows if it may: the session itself knows no other limit

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dunlin_core::{Event, Fault, Inbox, Instant, Memory, Options, Ready, Received, Session, Slot};
 use self_cell::{MutBorrow, self_cell};
 
+use super::ARENA;
 use super::builder::Settings;
 use super::deliveries::Load;
 use super::pool;
@@ -30,9 +31,12 @@ struct Sizes {
     filters: usize,
 }
 
-/// As long as it may grow, memory for outgoing messages is so many times as large as they are: it is tidied up when it has
-/// been used once.
+/// While it is small, memory for outgoing messages is so many times as large as they are: it is tidied up when it has been
+/// used once.
 const SPARE: usize = 8;
+
+/// When it is so large, or may not grow, it is twice as large as they are.
+const LARGE: usize = 2 * ARENA;
 
 /// What a session begins with that has nothing to hold: most have little at a time.
 const SMALL: Sizes = Sizes { tx: 256, slots: 4, received: 4, filters: 64 };
@@ -92,12 +96,16 @@ impl Owner {
 }
 
 impl OwnedSession {
-    /// A session without a connection, whose memory grows until it has room for twice as much as `load`. It has that room
-    /// at once if `is_full`.
-    pub fn new(settings: Arc<Settings>, load: Load, is_full: bool) -> Self {
-        let received = settings.receive_window + 1;
-        let most = Sizes { tx: 2 * load.arena, slots: 2 * load.count, received, filters: settings.filter_bytes };
-        let sizes = if is_full { most } else { SMALL.min(most) };
+    /// A session without a connection, whose memory grows until it has room for twice as much as `load`. If it has room
+    /// `at_once`, that is for all that it may receive and subscribe to as well.
+    pub fn new(settings: Arc<Settings>, load: Load, at_once: Option<Load>) -> Self {
+        let (received, filters) = (settings.receive_window + 1, settings.filter_bytes);
+        let sizes_for = |Load { arena, count, .. }| {
+            let (tx, slots) = (usize::saturating_mul(arena, 2), usize::saturating_mul(count, 2));
+            Sizes { tx, slots, received, filters }
+        };
+        let most = sizes_for(load);
+        let sizes = at_once.map_or(SMALL, sizes_for).min(most);
         let owner = Owner::new(settings.clone(), sizes);
         let cell = SessionCell::new(MutBorrow::new(owner), |owner| {
             let (options, memory) = owner.borrow_mut().lend();
@@ -120,8 +128,8 @@ impl OwnedSession {
 
     /// How many messages on their way out there is memory for, and for how many bytes of them.
     pub fn capacity(&self) -> (usize, usize) {
-        let is_full = self.sizes.tx == self.most.tx;
-        (self.sizes.slots / 2, self.sizes.tx / if is_full { 2 } else { SPARE })
+        let is_large = self.sizes.tx >= LARGE || self.sizes.tx == self.most.tx;
+        (self.sizes.slots / 2, self.sizes.tx / if is_large { 2 } else { SPARE })
     }
 
     /// Makes room for so many messages on their way out, and so many bytes of them, as far as there may be; where there
@@ -133,7 +141,7 @@ impl OwnedSession {
             return;
         }
         if arena > has_bytes {
-            tx = tx.max(2 * SPARE * arena);
+            tx = tx.max(arena.saturating_mul(2 * SPARE).min(LARGE.max(arena.saturating_mul(4))));
         }
         if count > has_slots {
             slots = 4 * count;

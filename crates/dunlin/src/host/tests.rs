@@ -475,6 +475,28 @@ fn memory_for_messages_on_their_way_out_grows_as_far_as_it_may_and_no_further() 
 }
 
 #[test]
+fn as_many_short_messages_wait_as_the_limits_say_however_much_they_are_together() {
+    // Those of eight bytes are too short to have memory of their own.
+    for (len, count) in [(8, 30_000), (90, 20_000), (2_000, 3_000)] {
+        let topic = "a/topic/that/is/longer/than/some/payloads";
+        let bytes = count * tx_len(topic.len(), len);
+        assert!(bytes > ARENA);
+        let mut world = World::new(builder().queue(count, bytes).window(100));
+        let payloads = (0..count).map(|n| format!("{n:0len$}")).collect::<Vec<_>>();
+        let message = |n: usize| Publish::new(topic, payloads[n].as_bytes()).at_least_once();
+        for n in 0..count {
+            assert!(matches!(world.publish(&message(n)), Poll::Ready(Ok(_))), "{n} of {len} bytes");
+        }
+        assert!(world.publish(&message(0)).is_pending());
+        world.open();
+        world.run(usize::MAX);
+        assert_eq!(world.host.stats().delivered, count as u64);
+        let arrived = world.broker.received();
+        assert!(arrived.iter().map(|sent| &sent.payload[..]).eq(payloads.iter().map(String::as_bytes)));
+    }
+}
+
+#[test]
 fn memory_for_filters_grows_as_far_as_it_may_and_no_further() {
     let host = World::new(builder().filter_memory(1000)).host;
     let filter = |n: usize| format!("{n:045}");
