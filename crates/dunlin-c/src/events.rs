@@ -1,6 +1,6 @@
 //! What happened.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, take};
 
 use dunlin_core::{Event, Instant, Request};
 
@@ -52,8 +52,12 @@ pub unsafe extern "C" fn dunlin_poll(session: *mut dunlin_session, now_ms: u64, 
     };
     let event = event.write(NOTHING);
     let poll = |state: &mut State| {
-        let State { session, inbox } = state;
-        let happened = session.poll(Instant::from_millis(now_ms), inbox).map_err(|_| Status::Fault)?;
+        let State { session, inbox, is_amid_packet } = state;
+        let now = Instant::from_millis(now_ms);
+        if take(is_amid_packet) {
+            session.hold(now);
+        }
+        let happened = session.poll(now, inbox).map_err(|_| Status::Fault)?;
         if let Some(happened) = happened {
             tell(event, &happened);
         }

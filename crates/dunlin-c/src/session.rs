@@ -55,7 +55,7 @@ unsafe fn init(
         };
         (parts, Inbox::new(array_of(memory.rx.cast(), memory.rx_len, 0)?))
     };
-    let state = State { session: Session::new(options, memory), inbox };
+    let state = State { session: Session::new(options, memory), inbox, is_amid_packet: false };
     // SAFETY: as above.
     unsafe { make(session, state, |state| subscribed(state, given)) }
 }
@@ -185,7 +185,12 @@ pub unsafe extern "C" fn dunlin_inbox(session: *mut dunlin_session, room: *mut u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_filled(session: *mut dunlin_session, count: usize) -> Status {
     // SAFETY: what C promises.
-    unsafe { change(session, |state| state.inbox.filled(count)) }
+    unsafe {
+        change(session, |state| {
+            state.is_amid_packet = count > 0 && state.inbox.is_amid_packet();
+            state.inbox.filled(count);
+        })
+    }
 }
 
 /// See the header.

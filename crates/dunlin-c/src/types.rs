@@ -45,6 +45,8 @@ const _: () = {
 pub(crate) struct State {
     pub session: Session<'static>,
     pub inbox: Inbox<'static>,
+    /// More of a long packet came since `dunlin_poll`: see [`Inbox::is_amid_packet`].
+    pub is_amid_packet: bool,
 }
 
 const _: () = {

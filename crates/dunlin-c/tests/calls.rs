@@ -404,6 +404,32 @@ fn time_that_is_left_is_told_in_milliseconds() {
 }
 
 #[test]
+fn a_long_message_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_it() {
+    let mut program = Program::new();
+    program.rx = vec![0xA5; 8192];
+    assert_eq!(program.init(&dunlin_options { keep_alive_s: 10, answer_timeout_s: 3, ..options() }), Status::Ok);
+    program.open(CONNACK);
+    let mut poll = |seconds: u64, bytes: &[u8]| {
+        program.receive(bytes);
+        // SAFETY: as in C, zeroes are an event.
+        let mut event: dunlin_event = unsafe { zeroed() };
+        // SAFETY: the session was made.
+        let status = unsafe { dunlin_poll(program.at(), seconds * 1000, &raw mut event) };
+        (status, event.kind)
+    };
+    let packet = [b"\x30\xf3\x2e\x00\x01a", &[7; 6000][..]].concat();
+    for (seconds, piece) in (2..).step_by(2).zip(packet[..6000].chunks(600)) {
+        assert_eq!(poll(seconds, piece), (Status::Ok, 0), "{seconds} s");
+    }
+    assert_eq!(poll(22, &packet[6000..]), (Status::Ok, 2));
+    assert_eq!(poll(22, b""), (Status::Ok, 0));
+    // One that stops coming does not.
+    assert_eq!(poll(23, &packet[..3000]), (Status::Ok, 0));
+    assert_eq!(poll(24, b""), (Status::Ok, 0));
+    assert_eq!(poll(26, b"").0, Status::Fault);
+}
+
+#[test]
 fn messages_are_acknowledged_by_hand() {
     let mut program = Program::connected(&dunlin_options { manual_acks: true, ..options() });
     program.receive(b"\x32\x06\x00\x01a\x00\x091");
