@@ -1,6 +1,7 @@
 //! From the command line to a client.
 
 use std::ffi::OsString;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use dunlin::Publish;
@@ -102,11 +103,14 @@ fn address(args: &ConnectionArgs) -> Result<(Address, Option<String>), Failure> 
     }
     let Some(url) = &args.url else {
         let host = args.host.as_deref().unwrap_or("localhost");
-        let scheme = if args.tls.is_on() { Scheme::Mqtts } else { Scheme::Mqtt };
-        let port = args.port.unwrap_or(scheme.default_port());
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let address = format!("{}://{host}:{port}", scheme.name()).parse();
-        return address.map(|address| (address, None)).map_err(|error| Failure::usage(format!("-h: {error}")));
+        if !may_be_host(host) {
+            return Err(Failure::usage(format!("-h: {host:?} is neither a name nor an address of a host")));
+        }
+        let (scheme, of_host): (_, fn(&str, u16) -> Address) = match args.tls.is_on() {
+            true => (Scheme::Mqtts, Address::tls),
+            false => (Scheme::Mqtt, Address::tcp),
+        };
+        return Ok((of_host(host, args.port.unwrap_or(scheme.default_port())), None));
     };
     let parse = |url: &str| url.parse::<Address>().map_err(|error| Failure::usage(format!("-L: {error}")));
     // All that follows the host is the topic: `#` and `?` mean there what they mean in topics.
@@ -120,6 +124,15 @@ fn address(args: &ConnectionArgs) -> Result<(Address, Option<String>), Failure> 
         // Elsewhere the path belongs to the way there.
         _ => Ok((parse(url)?, None)),
     }
+}
+
+/// Whether to look for a host of this name: what is a URL, or a part of one, is none. An IPv6 address may have a zone.
+fn may_be_host(host: &str) -> bool {
+    if host.contains(':') {
+        let (address, zone) = host.split_once('%').unwrap_or((host, "zone"));
+        return address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty();
+    }
+    !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@#?%[]".contains(c))
 }
 
 /// What stands before the first `/` after the scheme, and what stands behind it.

@@ -64,8 +64,18 @@ impl Address {
     /// Plain TCP to this host (a name, or an IP address of either version without brackets) and port.
     #[must_use]
     pub fn tcp(host: &str, port: u16) -> Self {
-        let (scheme, path) = (Scheme::Mqtt, String::new());
-        Self { scheme, host: host.to_owned(), port, path, query: None, user_name: None, password: None }
+        Self::of_host(Scheme::Mqtt, host, port)
+    }
+
+    /// As [`tcp`](Self::tcp), over TLS.
+    #[must_use]
+    pub fn tls(host: &str, port: u16) -> Self {
+        Self::of_host(Scheme::Mqtts, host, port)
+    }
+
+    fn of_host(scheme: Scheme, host: &str, port: u16) -> Self {
+        let (host, path) = (host.to_owned(), String::new());
+        Self { scheme, host, port, path, query: None, user_name: None, password: None }
     }
 
     /// How it is reached.
@@ -291,6 +301,13 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap().host(), host);
         }
+    }
+
+    #[test]
+    fn an_address_can_be_given_in_parts() {
+        assert_eq!(Address::tcp("h", 1883), parse("mqtt://h").unwrap());
+        assert_eq!(Address::tls("::1", 8883), parse("mqtts://[::1]").unwrap());
+        assert_eq!(Address::tcp("fe80::1%eth0", 1).host(), "fe80::1%eth0");
     }
 
     #[test]

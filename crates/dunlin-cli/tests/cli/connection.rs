@@ -191,6 +191,12 @@ fn what_makes_no_sense_is_said_in_one_line() {
         ("sub -t a -F @!", "strftime"),
         ("pub -t a -m x --proxy ftp://h", "--proxy"),
         ("pub -t a -m x -L ftp://h", "ftp"),
+        ("pub -t a -m x -h mqtt://h", "neither a name nor an address"),
+        ("pub -t a -m x -h h:1883", "neither a name nor an address"),
+        ("pub -t a -m x -h h/a", "neither a name nor an address"),
+        ("pub -t a -m x -h joe@h", "neither a name nor an address"),
+        ("pub -t a -m x -h [::1]", "neither a name nor an address"),
+        ("pub -t a -m x -h fe80::1%", "neither a name nor an address"),
         ("pub -t a -m x --will-topic a/#", "will"),
         ("sub", "no topic"),
         ("sub -t a#", "topic filter"),
@@ -224,6 +230,18 @@ fn help_teaches() {
         }
     }
     assert!(succeeds(dunlin("--version")).starts_with("dunlin "));
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_of_either_version_with_its_zone() {
+    let broker = Mosquitto::start();
+    for host in ["localhost", "127.0.0.1", "127.1"] {
+        succeeds(dunlin(&format!("pub -h {host} -p {} -t a -m x --no-reconnect", broker.port())));
+    }
+    for host in ["::1", "::1%lo"] {
+        let (code, _, error) = run(dunlin(&format!("pub -h {host} -p {} -t a -m x --no-reconnect", free_port())));
+        assert_eq!(code, 3, "{error}");
+    }
 }
 
 #[test]
