@@ -135,6 +135,37 @@ fn a_chunked_message_is_acknowledged_after_its_last_chunk_was_handled() {
 }
 
 #[test]
+fn a_receipt_that_is_used_twice_does_not_acknowledge_a_message_that_is_still_coming() {
+    // [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+    for qos in [1, 2] {
+        for options in [STREAMING.manual_acks(), SKIPPING.manual_acks()] {
+            let mut pair = Pair::with(options, inbox(48)).up();
+            pair.send_raw(&Packet::publish(7, Message::new("a", "1").qos(qos)).encode());
+            pair.run();
+            let receipt = pair.receipts[0];
+            assert!(pair.client.acknowledge(receipt));
+            if qos == 2 {
+                pair.run();
+                pair.send_raw(&Packet::Pubrel(7).encode());
+            }
+            pair.run();
+            pair.clear();
+            // Another message under the same identifier.
+            let bytes = Packet::publish(7, Message::new("a", payload(100)).qos(qos)).encode();
+            pair.send_raw(&bytes[..bytes.len() - 1]);
+            pair.run();
+            assert!(!pair.client.acknowledge(receipt));
+            pair.run();
+            assert_eq!(pair.sent(), []);
+            pair.reconnect = false;
+            pair.cut();
+            pair.run();
+            assert_eq!(pair.client.outgoing_count(), 0);
+        }
+    }
+}
+
+#[test]
 fn a_chunked_message_that_was_cut_starts_again_at_its_beginning() {
     for qos in [1, 2] {
         for cut in 1..130 {
@@ -228,6 +259,22 @@ fn a_message_that_is_too_large_is_skipped_on_request_and_the_stream_stays_in_ste
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_skipped_message_is_acknowledged_also_where_that_is_left_to_the_application() {
+    // [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+    for (qos, answer) in [(1, Packet::Puback(7)), (2, Packet::Pubrec(7))] {
+        let mut pair = Pair::with(SKIPPING.manual_acks(), inbox(48)).up();
+        pair.send_raw(&Packet::publish(7, Message::new("a", payload(100)).qos(qos)).encode());
+        pair.send_raw(&Packet::publish(8, Message::new("a", "1").qos(1)).encode());
+        pair.run();
+        assert_eq!(pair.sent().first(), Some(&answer));
+        assert!(pair.client.acknowledge(pair.receipts[0]));
+        pair.run();
+        assert_eq!(pair.sent().last(), Some(&Packet::Puback(8)), "nothing is held up");
+        pair.reconnect = false;
     }
 }
 

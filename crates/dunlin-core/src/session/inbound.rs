@@ -229,11 +229,13 @@ impl<'s> Inbound<'s> {
         Receipt { id, is_qos2, epoch: self.epoch(is_qos2) }
     }
 
-    /// The application acknowledges. `false` if there is nothing to acknowledge (any more).
+    /// The application acknowledges. `false` if there is nothing to acknowledge (any more). So many messages at the end are
+    /// still coming: nobody has a receipt for them, but one of an earlier message may look the same.
     #[cfg(feature = "manual")]
-    pub fn acknowledge(&mut self, receipt: Receipt, wants_mark: bool) -> bool {
+    pub fn acknowledge(&mut self, receipt: Receipt, coming: usize, wants_mark: bool) -> bool {
+        let end = self.table.len().wrapping_sub(coming);
         let mut index = 0_usize;
-        while let Some(entry) = self.table.get(index) {
+        while let Some(entry) = self.table.get(index).filter(|_| index < end) {
             let is_waiting = match entry.stage {
                 Stage::Shown1 => !receipt.is_qos2,
                 Stage::Shown2 | Stage::Unasked => receipt.is_qos2,

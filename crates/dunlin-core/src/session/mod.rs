@@ -459,7 +459,8 @@ impl<'s> Session<'s> {
     /// `false` when there is nothing to acknowledge any more: the server sends such a message again.
     #[cfg(feature = "manual")]
     pub fn acknowledge(&mut self, receipt: Receipt) -> bool {
-        let is_taken = self.inbound.acknowledge(receipt, self.options.is_durable());
+        let coming = self.coming();
+        let is_taken = self.inbound.acknowledge(receipt, coming, self.options.is_durable());
         self.is_quiet &= !is_taken;
         is_taken
     }
@@ -650,6 +651,18 @@ impl<'s> Session<'s> {
             self.keep_alive.hold(); // the application holds it up, not the server
         }
         self.keep_alive.is_overdue(self.options.answer_timeout_s)
+    }
+
+    /// Messages that have an entry among those received and are not complete.
+    #[cfg(all(feature = "large", feature = "manual"))]
+    fn coming(&self) -> usize {
+        usize::from(self.large.is_arriving())
+    }
+
+    #[cfg(all(not(feature = "large"), feature = "manual"))]
+    #[expect(clippy::unused_self, reason = "only a message that the inbox cannot hold comes in parts")]
+    fn coming(&self) -> usize {
+        0
     }
 
     /// A message that the inbox could not hold was on its way: it begins again.
