@@ -37,6 +37,7 @@ const LIMIT: u64 = 9_000;
 
 pub fn run() -> Result<()> {
     on_sockets()?;
+    hostile()?;
     documents()?;
     features()?;
     println!("\n{:<12}{:<14}{:>8}{:>8}{:>7}", "", "", "flash", "RAM", "stack");
@@ -54,8 +55,8 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds the example on sockets as the documentation says, and runs it.
-fn on_sockets() -> Result<()> {
+/// Builds a program in C for here, as the documentation says.
+fn program(source: &str, options: &[&str]) -> Result<PathBuf> {
     let directory = scratch("c");
     process::run(
         cargo()
@@ -63,13 +64,27 @@ fn on_sockets() -> Result<()> {
             .arg("--target-dir")
             .arg(&directory),
     )?;
-    let program = directory.join("posix");
+    let source = root().join("crates/dunlin-c").join(source);
+    let program = directory.join(source.file_stem().context("no name")?);
     let library = directory.join("device/libdunlin_c.a");
-    let source = root().join("crates/dunlin-c/examples/posix.c");
-    process::run(Command::new("cc").args(STRICT).arg(include()).arg(source).arg(library).arg("-o").arg(&program))?;
+    let mut cc = Command::new("cc");
+    process::run(cc.args(STRICT).args(options).arg(include()).arg(source).arg(library).arg("-o").arg(&program))?;
+    Ok(program)
+}
+
+/// The example on sockets.
+fn on_sockets() -> Result<()> {
+    let program = program("examples/posix.c", &[])?;
     let broker = Broker::start(&[])?;
     let said = process::output(Command::new(program).args(["127.0.0.1", &broker.plain().to_string()]))?;
     print!("{said}");
+    Ok(())
+}
+
+/// Calls that nobody should make: the library writes only where it may, and gives nothing that C cannot have.
+fn hostile() -> Result<()> {
+    let program = program("tests/hostile.c", &["-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"])?;
+    print!("{}", process::output(&mut Command::new(program))?);
     Ok(())
 }
 

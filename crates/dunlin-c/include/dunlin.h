@@ -11,8 +11,12 @@
  * and requests, of which a refusal changes nothing: dunlin_publish(), dunlin_subscribe() and so on. A session outlives its
  * connections: what is not acknowledged when the stream is lost goes out again on the next one, by itself.
  *
- * One session may be used by one caller at a time. A call that comes in the middle of another, from an interrupt, gets
- * DUNLIN_BUSY and changes nothing; threads need a lock of their own around the calls, which never wait for anything.
+ * One session may be used by one caller at a time, also where it is `const`. A call that comes in the middle of another, from
+ * an interrupt, gets DUNLIN_BUSY and changes nothing; threads need a lock of their own around the calls, which never wait for
+ * anything. A call that never came to its end (longjmp() out of a signal handler, a task that was deleted) leaves a session
+ * that is busy until dunlin_init().
+ *
+ * Pointers are only kept where it says so. No memory that a session works in, or writes to, may overlap another.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -35,8 +39,8 @@ typedef struct dunlin_bytes {
     size_t len;
 } dunlin_bytes;
 
-/* A literal, as an initialiser: static const dunlin_filter filter = { DUNLIN_TEXT("pump/+/set"), 1 }; */
-#define DUNLIN_TEXT(literal) { (literal), sizeof(literal) - 1 }
+/* A literal, and nothing else, as an initialiser: static const dunlin_filter filter = { DUNLIN_TEXT("pump/+/set"), 1 }; */
+#define DUNLIN_TEXT(literal) { "" literal "", sizeof(literal) - 1u }
 
 /* ---- What calls answer ---------------------------------------------------------------------------------------------- */
 
@@ -55,14 +59,14 @@ enum {
     DUNLIN_TOO_LARGE = -2,     /* the message can never fit `tx`, or is longer than MQTT can say */
     DUNLIN_BAD_TEXT = -3,      /* not a topic name, or not a topic filter */
     DUNLIN_OFFLINE = -4,       /* QoS 0 needs a connection, and there is none */
-    DUNLIN_NOT_SUPPORTED = -5, /* the library was built without this quality of service */
+    DUNLIN_NOT_SUPPORTED = -5, /* the library was built without this option, or this quality of service */
     DUNLIN_UNKNOWN = -6,       /* there is no such message, receipt or payload any more */
     DUNLIN_ID_IN_USE = -7,     /* dunlin_restore_...(): this packet identifier was restored already */
     DUNLIN_CONNECTED = -8,     /* dunlin_restore_...(): comes before the first dunlin_open() */
 
     /* dunlin_init(): these options or this memory cannot be used. */
     DUNLIN_BAD_CLIENT_ID = -20, /* no text, or empty with a session that outlives the connection */
-    DUNLIN_BAD_WILL = -21,      /* its topic is no topic name, or its payload is longer than 65,535 bytes */
+    DUNLIN_BAD_WILL = -21,      /* its topic is no topic name, its payload is longer than 65,535 bytes, or its qos is none */
     DUNLIN_BAD_USER_NAME = -22, /* no text */
     DUNLIN_BAD_PASSWORD = -23,  /* longer than 65,535 bytes, or without a user name */
     DUNLIN_BAD_MEMORY = -24,    /* `rx` of less than 16 bytes, or `received` of less than 2 entries */
@@ -72,14 +76,14 @@ enum {
 
     /* The call was a mistake, and changed nothing. */
     DUNLIN_BAD_ARGUMENT = -40, /* a pointer is NULL, a length is more than memory has, or a number is out of range */
-    DUNLIN_NOT_READY = -41,    /* dunlin_init() has not been called for this session, or refused */
+    DUNLIN_NOT_READY = -41,    /* dunlin_init() has not been called for this session, or has refused it */
     DUNLIN_BUSY = -42          /* another call for this session is not over */
 };
 
 /* ---- Memory --------------------------------------------------------------------------------------------------------- */
 
 /* A session. Its content is private; its size is checked when the library is built. Zeroed memory, as a static has it, is a
- * session that dunlin_init() has not been called for. */
+ * session that dunlin_init() has not been called for. A copy is of no use: both would work in the same memory. */
 #define DUNLIN_SESSION_WORDS 80
 typedef struct dunlin_session {
     size_t opaque[DUNLIN_SESSION_WORDS];
@@ -94,7 +98,8 @@ typedef struct dunlin_received {
     uint32_t opaque;
 } dunlin_received;
 
-/* What a session works in. Belongs to it from dunlin_init() on, as long as it is used. */
+/* What a session works in. Belongs to it from dunlin_init() on, as long as it is used; this structure does not. A part with a
+ * length of zero may be NULL. */
 typedef struct dunlin_memory {
     void *tx; /* outgoing messages until they need not be sent again: DUNLIN_TX_LEN() each */
     size_t tx_len;
@@ -108,10 +113,16 @@ typedef struct dunlin_memory {
     size_t filters_len;
 } dunlin_memory;
 
+#ifdef __cplusplus
+#define DUNLIN_SIZE_(number) static_cast<size_t>(number)
+#else
+#define DUNLIN_SIZE_(number) ((size_t)(number))
+#endif
+
 /* Bytes of `tx`, or of `rx`, for a message with a topic and a payload of these lengths. At most three too many. */
-#define DUNLIN_TX_LEN(topic_len, payload_len) ((size_t)(topic_len) + (size_t)(payload_len) + 9u)
+#define DUNLIN_TX_LEN(topic_len, payload_len) (DUNLIN_SIZE_(topic_len) + DUNLIN_SIZE_(payload_len) + 9u)
 /* Bytes of `filters` for a topic filter of this length. */
-#define DUNLIN_FILTER_LEN(filter_len) ((size_t)(filter_len) + 5u)
+#define DUNLIN_FILTER_LEN(filter_len) (DUNLIN_SIZE_(filter_len) + 5u)
 
 /* ---- Options -------------------------------------------------------------------------------------------------------- */
 
@@ -136,17 +147,18 @@ enum {
     DUNLIN_OVERSIZE_SKIP = 1   /* let it pass, acknowledge it, and report DUNLIN_EVENT_SKIPPED */
 };
 
-/* How to connect. Zeroed, all but client_id has a sensible meaning. The texts stay the program's: they must be there, and
- * stay as they are, as long as the session is used. */
+/* How to connect. Zeroed, all but client_id has a sensible meaning. Texts, and the payload of the will, stay the program's: they
+ * must be there, and stay as they are, as long as the session is used. The structures themselves are read by dunlin_init() and
+ * need not stay; what is changed in them afterwards has no effect. */
 typedef struct dunlin_options {
     dunlin_bytes client_id;    /* 1 to 23 of 0-9a-zA-Z suit every server; empty: the server chooses */
     dunlin_bytes user_name;    /* ptr NULL: none */
     dunlin_bytes password;     /* ptr NULL: none */
-    const dunlin_message *will; /* what the server publishes when this client disappears; NULL: nothing. Is copied. */
+    const dunlin_message *will; /* what the server publishes when this client disappears; NULL: nothing */
     const dunlin_filter *subscriptions; /* subscribed to from the start, as by dunlin_subscribe(); are copied to `filters` */
     size_t subscription_count;
-    uint16_t keep_alive_s;     /* the longest silence towards the server; 0: any */
-    uint16_t answer_timeout_s; /* how long the server may take to answer; 0: 10 seconds */
+    uint16_t keep_alive_s;     /* the longest silence towards the server, in seconds; 0: any */
+    uint16_t answer_timeout_s; /* how long the server may take to answer, in seconds; 0: 10 */
     uint16_t window;           /* most messages at QoS 1 and 2 that are sent and not acknowledged; 0: 20 */
     uint16_t chunk_align;      /* not 0: messages that do not fit `rx` come in chunks of a multiple of so many bytes */
     uint8_t oversize;          /* DUNLIN_OVERSIZE_... */
@@ -157,8 +169,9 @@ typedef struct dunlin_options {
 
 /* ---- A session and its connections ---------------------------------------------------------------------------------- */
 
-/* Makes a session without a connection, whatever was in *session. DUNLIN_OK, DUNLIN_BAD_..., or what dunlin_subscribe() says
- * of the subscriptions. */
+/* Makes a session without a connection, whatever was in *session: a session that was there is gone, with what it had not
+ * delivered. DUNLIN_OK, DUNLIN_BAD_..., DUNLIN_NOT_SUPPORTED, or what dunlin_subscribe() says of the subscriptions; when it
+ * refuses there is no session, and other calls say DUNLIN_NOT_READY. */
 dunlin_status dunlin_init(dunlin_session *session, const dunlin_options *options, const dunlin_memory *memory);
 
 /* A byte stream to the server is up. Implies dunlin_lost(). */
@@ -167,16 +180,22 @@ dunlin_status dunlin_open(dunlin_session *session, uint64_t now_ms);
 /* The stream is gone. What is not acknowledged stays, and goes out again on the next one. */
 dunlin_status dunlin_lost(dunlin_session *session);
 
-/* Says goodbye, so that the server drops the will: go on with dunlin_transmit() until it says DUNLIN_CLOSE. */
+/* Says goodbye, so that the server drops the will: go on with dunlin_transmit() until it says DUNLIN_CLOSE. Without a connection
+ * there is nothing to say, and it says DUNLIN_OK. What has not left does not leave any more, and is lost at QoS 0: call
+ * dunlin_transmit() until it says DUNLIN_OK first. */
 dunlin_status dunlin_close(dunlin_session *session);
 
 /* Where to read the next bytes of the stream into, and how many there is room for; dunlin_filled() then says how many
- * came. No room means that something must be sent and polled first. NULL when the session cannot be used. */
+ * came: DUNLIN_BAD_ARGUMENT if there was not so much room, or after a dunlin_poll() or dunlin_open() in between.
+ *
+ * No room means that something must be sent and polled first: do not read then, since reading into nothing looks like the end
+ * of the stream. NULL when the session cannot be used. */
 void *dunlin_inbox(dunlin_session *session, size_t *room);
 dunlin_status dunlin_filled(dunlin_session *session, size_t count);
 
 /* Fills `out`, of *len bytes, with what is to be sent next: DUNLIN_BYTES, with their number in *len, DUNLIN_PAYLOAD,
- * DUNLIN_CLOSE, or DUNLIN_OK, which says that there is nothing to send now. Call it until it says that.
+ * DUNLIN_CLOSE, or DUNLIN_OK, which says that there is nothing to send now. Call it until it says that. Any length will do;
+ * with none, DUNLIN_OK only says that nothing could be sent. *len is 0 with all answers but DUNLIN_BYTES.
  *
  * now_ms: milliseconds since any fixed point, in this and all other calls. A clock of 32 bits that wraps may be fed as it
  * is: it costs one ping. `payload` may be NULL where nothing is published with dunlin_publish_external(). */
@@ -188,7 +207,8 @@ typedef struct dunlin_payload {
 
 dunlin_status dunlin_transmit(dunlin_session *session, uint64_t now_ms, void *out, size_t *len, dunlin_payload *payload);
 
-/* How long nothing needs to be done, in milliseconds, if no bytes come: 0 means now, UINT32_MAX for ever. */
+/* How long nothing needs to be done, in milliseconds, if no bytes come: 0 means now, UINT32_MAX for ever. 0 when the session
+ * cannot be used. */
 uint32_t dunlin_wait_ms(const dunlin_session *session, uint64_t now_ms);
 
 /* Says that what the server sends is not being read for now: then a missing answer is not its fault. */
@@ -209,13 +229,13 @@ enum {
     DUNLIN_EVENT_UNSUBSCRIBED = 9  /* packet_id */
 };
 
-/* Stands for a message that came, until it is acknowledged. */
+/* Stands for a message that came at QoS 1 or 2, until it is acknowledged. */
 typedef struct dunlin_receipt {
     uint8_t opaque[4];
 } dunlin_receipt;
 
-/* What happened. Its bytes lie in `rx`, and are there until the next dunlin_poll(), dunlin_inbox() or dunlin_open() of the
- * session; one may publish in between. */
+/* What happened. Its bytes lie in `rx`, and are there until the next dunlin_poll(), dunlin_inbox(), dunlin_open() or
+ * dunlin_init() of the session; one may publish in between. What its kind does not name is zero. */
 typedef struct dunlin_event {
     dunlin_message message;
     dunlin_bytes codes;
@@ -228,8 +248,8 @@ typedef struct dunlin_event {
     bool is_last;  /* the message is complete with this chunk */
 } dunlin_event;
 
-/* What happened: call it until the kind is DUNLIN_EVENT_NONE. A message counts as handled when it is called again, unless
- * acknowledgement is manual. DUNLIN_FAULT: the connection is over. */
+/* What happened: call it until the kind is DUNLIN_EVENT_NONE, which it also is when the answer is not DUNLIN_OK. A message counts
+ * as handled when it is called again, unless acknowledgement is manual. DUNLIN_FAULT: the connection is over. */
 dunlin_status dunlin_poll(dunlin_session *session, uint64_t now_ms, dunlin_event *event);
 
 /* ---- Requests ------------------------------------------------------------------------------------------------------- */
@@ -247,8 +267,9 @@ dunlin_status dunlin_publish_replacing(
 
 /* As dunlin_publish(), with a payload of `len` bytes that stays where it is; message->payload is not looked at. When the
  * stream has room, dunlin_transmit() says DUNLIN_PAYLOAD: write some of it to the stream, and say how many bytes with
- * dunlin_supplied(). They may be asked for again until the message is delivered. If the payload cannot be had any more,
- * dunlin_give_up() reports the message as forgotten; close the stream then. */
+ * dunlin_supplied(), at most as many as were missing. They may be asked for again until the message is delivered. If the
+ * payload cannot be had any more, dunlin_give_up() reports the message as forgotten; close the stream then. `key` is what the
+ * program knows the payload by, and says nothing to the session. */
 dunlin_status dunlin_publish_external(
     dunlin_session *session, const dunlin_message *message, uint32_t key, uint32_t len, uint16_t *packet_id);
 dunlin_status dunlin_supplied(dunlin_session *session, size_t count);
@@ -257,7 +278,8 @@ dunlin_status dunlin_give_up(dunlin_session *session, uint32_t key);
 /* Takes back a message that has never been sent. DUNLIN_UNKNOWN when it may have been: then it goes its way. */
 dunlin_status dunlin_withdraw(dunlin_session *session, uint16_t packet_id);
 
-/* Subscribes to all of `filters` with one packet. They are kept, and asked for again whenever the server lost the session. */
+/* Subscribes to all of `filters` with one packet. They are copied, kept, and asked for again whenever the server lost the
+ * session. */
 dunlin_status dunlin_subscribe(
     dunlin_session *session, const dunlin_filter *filters, size_t count, uint16_t *packet_id);
 dunlin_status dunlin_unsubscribe(
@@ -268,6 +290,8 @@ dunlin_status dunlin_unsubscribe(
 dunlin_status dunlin_acknowledge(dunlin_session *session, dunlin_receipt receipt);
 
 /* ---- Questions ------------------------------------------------------------------------------------------------------ */
+
+/* Of a session that cannot be used (NULL, not ready, busy), those that do not answer with a status say false or 0. */
 
 enum {
     DUNLIN_FAULT_NONE = 0,            /* no fault: dunlin_close() was called, or there is a connection, or never was one */
@@ -316,11 +340,11 @@ bool dunlin_is_idle(const dunlin_session *session);
 /* Outgoing messages that are not over. */
 size_t dunlin_outgoing_count(const dunlin_session *session);
 
-/* Acknowledgements that fitted nothing, and messages that were skipped, since dunlin_init(). */
+/* Acknowledgements that fitted nothing, and messages that were skipped, since dunlin_init(); they wrap. */
 uint32_t dunlin_ignored_count(const dunlin_session *session);
 uint32_t dunlin_skipped_count(const dunlin_session *session);
 
-/* Whether a topic filter matches a topic name. */
+/* Whether a topic filter matches a topic name; false when it is none. */
 bool dunlin_matches(dunlin_bytes filter, dunlin_bytes topic);
 
 /* ---- Sessions that survive a power cut ------------------------------------------------------------------------------ */

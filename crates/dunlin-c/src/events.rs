@@ -25,13 +25,7 @@ mod kind {
 }
 
 const NOTHING: dunlin_event = dunlin_event {
-    message: dunlin_message {
-        topic: dunlin_bytes::NONE,
-        payload: dunlin_bytes::NONE,
-        qos: 0,
-        retain: false,
-        dup: false,
-    },
+    message: dunlin_message { topic: dunlin_bytes::NONE, payload: dunlin_bytes::NONE, qos: 0, retain: 0, dup: 0 },
     codes: dunlin_bytes::NONE,
     offset: 0,
     total: 0,
@@ -52,7 +46,8 @@ pub unsafe extern "C" fn dunlin_poll(session: *mut dunlin_session, now_ms: u64, 
     };
     let event = event.write(NOTHING);
     let poll = |state: &mut State| {
-        let State { session, inbox, is_amid_packet } = state;
+        let State { session, inbox, room, is_amid_packet } = state;
+        *room = 0; // what it has is moved when there is need
         let now = Instant::from_millis(now_ms);
         if take(is_amid_packet) {
             session.hold(now);
@@ -78,8 +73,8 @@ fn tell(told: &mut dunlin_event, event: &Event<'_>) {
             told.message.topic = dunlin_bytes::new(message.topic.as_bytes());
             told.message.payload = dunlin_bytes::new(message.payload);
             told.message.qos = message.qos.bits();
-            told.message.retain = message.retain;
-            told.message.dup = message.dup;
+            told.message.retain = u8::from(message.retain);
+            told.message.dup = u8::from(message.dup);
             #[cfg(feature = "manual")]
             tell_receipt(told, message.receipt());
             (kind::MESSAGE, 0)
@@ -89,8 +84,8 @@ fn tell(told: &mut dunlin_event, event: &Event<'_>) {
             told.message.topic = chunk.topic.map_or(dunlin_bytes::NONE, |topic| dunlin_bytes::new(topic.as_bytes()));
             told.message.payload = dunlin_bytes::new(chunk.bytes);
             told.message.qos = chunk.qos.bits();
-            told.message.retain = chunk.retain;
-            told.message.dup = chunk.dup;
+            told.message.retain = u8::from(chunk.retain);
+            told.message.dup = u8::from(chunk.dup);
             told.offset = chunk.offset;
             told.total = chunk.total;
             told.is_last = chunk.is_last();

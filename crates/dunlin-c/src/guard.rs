@@ -10,7 +10,7 @@ use crate::types::{State, dunlin_session};
 
 /// `dunlin_init` has been called, and no other call is under way. Any other value, as that of zeroed memory, says that
 /// `dunlin_init` has not been called.
-const READY: usize = 0x6475_6E6C;
+const READY: usize = 0x00D2_00D2; // takes one instruction, and no memory is filled with it
 const BUSY: usize = 0x696E_2E2E;
 
 /// Does `f` with a session, unless another call does something with it.
@@ -41,7 +41,18 @@ pub(crate) unsafe fn change(session: *const dunlin_session, f: impl FnOnce(&mut 
     done(unsafe { with(session, change) })
 }
 
-/// Puts a session there, and does `f` with it before others may enter.
+/// Whatever was there is no session from here on.
+pub(crate) unsafe fn unmake(session: *mut dunlin_session) -> Result<(), Status> {
+    if session.is_null() {
+        return Err(Status::BadArgument);
+    }
+    // SAFETY: as in `make`.
+    unsafe { word(session).write(AtomicUsize::new(0)) };
+    compiler_fence(Ordering::SeqCst);
+    Ok(())
+}
+
+/// After [`unmake`]: puts a session there, and does `f` with it before others may enter.
 pub(crate) unsafe fn make(
     session: *mut dunlin_session,
     new: State,
@@ -50,7 +61,6 @@ pub(crate) unsafe fn make(
     // SAFETY: C promises that the memory of a session is there, and that no other call uses it. What was in it before owns
     // nothing.
     unsafe {
-        word(session).write(AtomicUsize::new(0));
         state(session).write(new);
         f(&mut *state(session))?;
         leave(session);

@@ -5,7 +5,7 @@ use dunlin_core::{Mark, PacketId, Restored, Stage, Topic};
 use crate::guard::with;
 use crate::session::publish;
 use crate::status::{Status, done};
-use crate::types::{State, dunlin_filter, dunlin_mark, dunlin_message, dunlin_session, read, tell};
+use crate::types::{State, answer, dunlin_filter, dunlin_mark, dunlin_message, dunlin_session, read};
 
 /// See the header.
 #[unsafe(no_mangle)]
@@ -13,8 +13,7 @@ pub unsafe extern "C" fn dunlin_next_mark(session: *mut dunlin_session, mark: *m
     let next_mark = |state: &mut State| {
         let next = state.session.next_mark().ok_or(Status::Unknown)?;
         // SAFETY: what C promises.
-        unsafe { tell(mark, in_c(next)) };
-        Ok(())
+        unsafe { answer(mark, in_c(next)) }
     };
     // SAFETY: what C promises.
     done(unsafe { with(session, next_mark) })
@@ -62,7 +61,7 @@ fn named(packet_id: u16) -> Result<PacketId, Status> {
 pub unsafe extern "C" fn dunlin_next_id(session: *const dunlin_session) -> u16 {
     // SAFETY: what C promises.
     let id = unsafe { with(session, |state| Ok(state.session.next_id())) };
-    id.ok().flatten().map_or(1, PacketId::get)
+    id.ok().flatten().map_or(0, PacketId::get)
 }
 
 /// See the header.

@@ -4,15 +4,15 @@ use core::ffi::c_char;
 
 use dunlin_core::{Fault, Refusal, Violation};
 
-use crate::guard::{change, with};
-use crate::status::Status;
-use crate::types::{dunlin_fault_info, dunlin_session, tell};
+use crate::guard::with;
+use crate::status::{Status, done};
+use crate::types::{answer, dunlin_fault_info, dunlin_session};
 
 /// See the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_fault(session: *const dunlin_session, fault: *mut dunlin_fault_info) -> Status {
     // SAFETY: what C promises.
-    unsafe { change(session, |state| tell(fault, in_c(state.session.fault()))) }
+    done(unsafe { with(session, |state| answer(fault, in_c(state.session.fault()))) })
 }
 
 /// A fault by the numbers of the header.

@@ -70,6 +70,9 @@ pub unsafe extern "C" fn dunlin_publish_external(
 #[cfg(feature = "large")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_supplied(session: *mut dunlin_session, count: usize) -> Status {
+    if count > isize::MAX.unsigned_abs() {
+        return Status::BadArgument; // a number below zero, as functions return that fail
+    }
     // SAFETY: what C promises.
     unsafe { change(session, |state| state.session.supplied(count)) }
 }

@@ -7,7 +7,7 @@ use core::ptr;
 use dunlin_core::Oversize;
 use dunlin_core::{Client, Inbox, Instant, Memory, Options, Publish, Received, Session, Slot, Transmit};
 
-use crate::guard::{change, make, with};
+use crate::guard::{change, make, unmake, with};
 #[cfg(feature = "subscribe")]
 use crate::requests::subscribe;
 use crate::status::{Status, done};
@@ -36,12 +36,12 @@ unsafe fn init(
     memory: *const dunlin_memory,
 ) -> Result<(), Status> {
     // SAFETY: what C promises; memory and texts stay as long as the session is used.
-    let (given, memory) = unsafe { (read(options)?, read(memory)?) };
+    let (given, memory) = unsafe {
+        unmake(session)?;
+        (read(options)?, read(memory)?)
+    };
     // SAFETY: as above.
     let options = unsafe { options_of(given) }?;
-    if session.is_null() {
-        return Err(Status::BadArgument);
-    }
     if memory.rx_len < 16 || memory.received_count < 2 {
         return Err(Status::BadMemory);
     }
@@ -55,7 +55,7 @@ unsafe fn init(
         };
         (parts, Inbox::new(array_of(memory.rx.cast(), memory.rx_len, 0)?))
     };
-    let state = State { session: Session::new(options, memory), inbox, is_amid_packet: false };
+    let state = State { session: Session::new(options, memory), inbox, room: 0, is_amid_packet: false };
     // SAFETY: as above.
     unsafe { make(session, state, |state| subscribed(state, given)) }
 }
@@ -81,14 +81,14 @@ unsafe fn options_of(given: &dunlin_options) -> Result<Options<'static>, Status>
         let will = if given.will.is_null() { Ok(None) } else { publish(given.will).map(Some) };
         Client {
             id: given.client_id.get().map_err(|_| Status::BadClientId)?,
-            is_persistent: given.persistent,
+            is_persistent: given.persistent != 0,
             will: will.map_err(|_| Status::BadWill)?,
             user_name: given.user_name.get_some().map_err(|_| Status::BadUserName)?,
             password: given.password.get_some().map_err(|_| Status::BadPassword)?,
         }
     };
-    let is_supported = (cfg!(feature = "durable") || !given.durable)
-        && (cfg!(feature = "manual") || !given.manual_acks)
+    let is_supported = (cfg!(feature = "durable") || given.durable == 0)
+        && (cfg!(feature = "manual") || given.manual_acks == 0)
         && (cfg!(feature = "large") || (given.chunk_align == 0 && given.oversize == 0))
         && (cfg!(feature = "subscribe") || given.subscription_count == 0);
     if !is_supported {
@@ -103,11 +103,11 @@ unsafe fn options_of(given: &dunlin_options) -> Result<Options<'static>, Status>
     }
     options.set_client(client)?;
     #[cfg(feature = "durable")]
-    if given.durable {
+    if given.durable != 0 {
         options = options.durable();
     }
     #[cfg(feature = "manual")]
-    if given.manual_acks {
+    if given.manual_acks != 0 {
         options = options.manual_acks();
     }
     #[cfg(feature = "large")]
@@ -126,31 +126,41 @@ unsafe fn options_of(given: &dunlin_options) -> Result<Options<'static>, Status>
     Ok(options)
 }
 
-/// A message of C.
+/// A message of C. Read field by field: what is not looked at may be uninitialised.
 pub(crate) unsafe fn publish<'a>(message: *const dunlin_message) -> Result<Publish<'a>, Status> {
+    if message.is_null() {
+        return Err(Status::BadArgument);
+    }
     // SAFETY: what C promises.
-    unsafe { with_payload(message, read(message)?.payload.get()?) }
+    unsafe { with_payload(message, (*message).payload.get()?) }
 }
 
 /// The same without its payload, which is not looked at.
 #[cfg(feature = "large")]
 pub(crate) unsafe fn head<'a>(message: *const dunlin_message) -> Result<Publish<'a>, Status> {
+    if message.is_null() {
+        return Err(Status::BadArgument);
+    }
     // SAFETY: what C promises.
     unsafe { with_payload(message, &[]) }
 }
 
 unsafe fn with_payload<'a>(message: *const dunlin_message, payload: &'a [u8]) -> Result<Publish<'a>, Status> {
-    // SAFETY: what C promises.
-    let (message, topic) = unsafe { (read(message)?, read(message)?.topic.text()?) };
-    let publish = Publish::new(topic, payload).with_qos(qos(message.qos)?);
-    Ok(if message.retain { publish.retain() } else { publish })
+    // SAFETY: what C promises, and it is not NULL.
+    let (topic, qos_bits, retain) = unsafe { ((*message).topic.text()?, (*message).qos, (*message).retain) };
+    let publish = Publish::new(topic, payload).with_qos(qos(qos_bits)?);
+    Ok(if retain == 0 { publish } else { publish.retain() })
 }
 
 /// See the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_open(session: *mut dunlin_session, now_ms: u64) -> Status {
+    let open = |state: &mut State| {
+        state.room = 0;
+        state.session.open(Instant::from_millis(now_ms), &mut state.inbox);
+    };
     // SAFETY: what C promises.
-    unsafe { change(session, |state| state.session.open(Instant::from_millis(now_ms), &mut state.inbox)) }
+    unsafe { change(session, open) }
 }
 
 /// See the header.
@@ -172,8 +182,12 @@ pub unsafe extern "C" fn dunlin_close(session: *mut dunlin_session) -> Status {
 pub unsafe extern "C" fn dunlin_inbox(session: *mut dunlin_session, room: *mut usize) -> *mut c_void {
     let space = |state: &mut State| {
         let space = state.inbox.space();
+        state.room = space.len();
         Ok((space.as_mut_ptr().cast(), space.len()))
     };
+    if room.is_null() {
+        return ptr::null_mut();
+    }
     // SAFETY: what C promises.
     let (ptr, len) = unsafe { with(session, space) }.unwrap_or((ptr::null_mut(), 0));
     // SAFETY: what C promises.
@@ -184,13 +198,14 @@ pub unsafe extern "C" fn dunlin_inbox(session: *mut dunlin_session, room: *mut u
 /// See the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_filled(session: *mut dunlin_session, count: usize) -> Status {
+    let filled = |state: &mut State| {
+        state.room = state.room.checked_sub(count).ok_or(Status::BadArgument)?;
+        state.is_amid_packet |= count > 0 && state.inbox.is_amid_packet();
+        state.inbox.filled(count);
+        Ok(())
+    };
     // SAFETY: what C promises.
-    unsafe {
-        change(session, |state| {
-            state.is_amid_packet = count > 0 && state.inbox.is_amid_packet();
-            state.inbox.filled(count);
-        })
-    }
+    done(unsafe { with(session, filled) })
 }
 
 /// See the header.
@@ -203,21 +218,27 @@ pub unsafe extern "C" fn dunlin_transmit(
     len: *mut usize,
     payload: *mut dunlin_payload,
 ) -> Status {
+    if len.is_null() {
+        return Status::BadArgument;
+    }
+    // SAFETY: what C promises. Whatever is answered, C is not to take what was in `out` for something to send.
+    let room = unsafe { len.replace(0) };
     // SAFETY: what C promises. The session only writes to `out`: what C left in it does not matter.
     let transmit = |state: &mut State| unsafe {
-        let out = array_mut(out.cast::<u8>(), *read(len)?)?;
-        let (status, written) = match state.session.transmit(Instant::from_millis(now_ms), out) {
-            Transmit::Idle => (Status::Ok, 0),
-            Transmit::Bytes(n) => (Status::Bytes, n),
+        let out = array_mut(out.cast::<u8>(), room)?;
+        Ok(match state.session.transmit(Instant::from_millis(now_ms), out) {
+            Transmit::Idle => Status::Ok,
+            Transmit::Bytes(written) => {
+                len.write(written);
+                Status::Bytes
+            }
             #[cfg(feature = "large")]
             Transmit::Payload { key, offset, len } => {
                 tell(payload, dunlin_payload { key, offset, len });
-                (Status::Payload, 0)
+                Status::Payload
             }
-            _ => (Status::Close, 0),
-        };
-        tell(len, written);
-        Ok(status)
+            _ => Status::Close,
+        })
     };
     // SAFETY: what C promises.
     unsafe { with(session, transmit) }.unwrap_or_else(|refused| refused)
@@ -227,8 +248,11 @@ pub unsafe extern "C" fn dunlin_transmit(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dunlin_wait_ms(session: *const dunlin_session, now_ms: u64) -> u32 {
     // SAFETY: what C promises.
-    let deadline = unsafe { with(session, |state| Ok(state.session.deadline())) };
-    let Ok(Some(deadline)) = deadline else { return u32::MAX };
+    let deadline = match unsafe { with(session, |state| Ok(state.session.deadline())) } {
+        Ok(Some(deadline)) => deadline,
+        Ok(None) => return u32::MAX,
+        Err(_) => return 0, // whoever sleeps for ever would never find out
+    };
     match u32::try_from(deadline.millis_since(Instant::from_millis(now_ms))) {
         Ok(left) if left <= LONGEST_WAIT_MS => left,
         _ => 0, // the clock has wrapped since the last call: the next one will see to it

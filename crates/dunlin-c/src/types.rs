@@ -45,6 +45,8 @@ const _: () = {
 pub(crate) struct State {
     pub session: Session<'static>,
     pub inbox: Inbox<'static>,
+    /// Bytes that there is room for where `dunlin_inbox` has said, as long as that is true.
+    pub room: usize,
     /// More of a long packet came since `dunlin_poll`: see [`Inbox::is_amid_packet`].
     pub is_amid_packet: bool,
 }
@@ -68,14 +70,17 @@ pub struct dunlin_memory {
     pub filters_len: usize,
 }
 
+/// A `bool` of a structure that C fills in: any byte may be in it, of which a `bool` of Rust may have two.
+type Flag = u8;
+
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct dunlin_message {
     pub topic: dunlin_bytes,
     pub payload: dunlin_bytes,
     pub qos: u8,
-    pub retain: bool,
-    pub dup: bool,
+    pub retain: Flag,
+    pub dup: Flag,
 }
 
 #[derive(Clone, Copy)]
@@ -98,9 +103,9 @@ pub struct dunlin_options {
     pub window: u16,
     pub chunk_align: u16,
     pub oversize: u8,
-    pub persistent: bool,
-    pub durable: bool,
-    pub manual_acks: bool,
+    pub persistent: Flag,
+    pub durable: Flag,
+    pub manual_acks: Flag,
 }
 
 #[derive(Clone, Copy)]
@@ -230,6 +235,16 @@ pub(crate) unsafe fn array_of<'a, T: Copy>(ptr: *mut T, len: usize, item: T) -> 
 pub(crate) unsafe fn read<'a, T>(ptr: *const T) -> Result<&'a T, Status> {
     // SAFETY: C promises that a pointer that is not NULL points to what its type says.
     unsafe { ptr.as_ref() }.ok_or(Status::BadArgument)
+}
+
+/// Writes to where a pointer must point.
+pub(crate) unsafe fn answer<T>(ptr: *mut T, value: T) -> Result<(), Status> {
+    if ptr.is_null() {
+        return Err(Status::BadArgument);
+    }
+    // SAFETY: as in `read`.
+    unsafe { tell(ptr, value) };
+    Ok(())
 }
 
 /// Writes to where a pointer points, unless it is NULL.

@@ -22,13 +22,13 @@ fn bytes(bytes: &'static (impl AsRef<[u8]> + ?Sized)) -> dunlin_bytes {
 }
 
 fn message(topic: &'static str, payload: &'static str, qos: u8) -> dunlin_message {
-    dunlin_message { topic: bytes(topic), payload: bytes(payload), qos, retain: false, dup: false }
+    dunlin_message { topic: bytes(topic), payload: bytes(payload), qos, retain: 0, dup: 0 }
 }
 
 fn options() -> dunlin_options {
     // SAFETY: as in C, zeroes are options.
     let zeroed: dunlin_options = unsafe { zeroed() };
-    dunlin_options { client_id: bytes("pump"), persistent: true, ..zeroed }
+    dunlin_options { client_id: bytes("pump"), persistent: 1, ..zeroed }
 }
 
 /// A program in C: a session, and memory for it that holds anything.
@@ -154,7 +154,7 @@ fn messages_go_both_ways_at_every_quality_of_service() {
 
     assert_eq!(program.publish(&message("a", "0", 0)), Ok(0));
     assert_eq!(program.publish(&message("a", "1", 1)), Ok(2));
-    assert_eq!(program.publish(&dunlin_message { retain: true, ..message("a", "2", 2) }), Ok(3));
+    assert_eq!(program.publish(&dunlin_message { retain: 1, ..message("a", "2", 2) }), Ok(3));
     assert_eq!(program.transmit(), b"\x30\x04\x00\x01a0\x32\x06\x00\x01a\x00\x021\x35\x06\x00\x01a\x00\x032");
     program.receive(b"\x40\x02\x00\x02\x50\x02\x00\x03");
     let event = program.poll();
@@ -170,7 +170,7 @@ fn messages_go_both_ways_at_every_quality_of_service() {
         (event.kind, read(event.message.topic), read(event.message.payload)),
         (2, b"a/b".to_vec(), b"x".to_vec())
     );
-    assert_eq!((event.message.qos, event.message.retain, event.message.dup), (2, true, true));
+    assert_eq!((event.message.qos, event.message.retain, event.message.dup), (2, 1, 1));
     assert_eq!(program.poll().kind, 0);
     assert_eq!(program.transmit(), b"\x50\x02\x00\x07");
     // SAFETY: the session is there.
@@ -312,6 +312,52 @@ fn options_that_mqtt_cannot_express_are_named() {
 }
 
 #[test]
+fn any_byte_but_zero_says_yes() {
+    let mut program = Program::new();
+    let will = dunlin_message { retain: 0x40, ..message("w", "", 0) };
+    let options = dunlin_options { persistent: 2, will: &raw const will, ..options() };
+    assert_eq!(program.init(&options), Status::Ok);
+    // SAFETY: the session was made.
+    assert_eq!(unsafe { dunlin_open(program.at(), 0) }, Status::Ok);
+    assert_eq!(program.transmit().get(9), Some(&0x24), "a will that is retained, and no clean session");
+    program.receive(CONNACK);
+    assert_eq!(program.poll().kind, 1);
+    assert_eq!(program.publish(&dunlin_message { retain: 0xFF, dup: 0xFF, ..message("a", "0", 0) }), Ok(0));
+    assert_eq!(program.transmit(), b"\x31\x04\x00\x01a0");
+}
+
+#[test]
+fn a_session_that_was_refused_is_none_whatever_it_was_before() {
+    let mut program = Program::connected(&options());
+    let memory = dunlin_memory { slots: null_mut(), ..program.memory() };
+    // SAFETY: what is wrong with the memory is what is tested.
+    unsafe {
+        assert_eq!(dunlin_init(program.at(), &options(), &raw const memory), Status::BadArgument);
+        assert_eq!(dunlin_open(program.at(), 0), Status::NotReady);
+    }
+    let mut program = Program::connected(&options());
+    assert_eq!(program.init(&dunlin_options { client_id: bytes("\0"), ..options() }), Status::BadClientId);
+    assert_eq!(program.publish(&message("a", "1", 1)), Err(Status::NotReady));
+}
+
+#[test]
+fn no_more_can_have_come_than_there_was_room_for() {
+    let mut program = Program::connected(&options());
+    let mut room = 0;
+    // SAFETY: the session was made.
+    unsafe {
+        assert!(!dunlin_inbox(program.at(), &raw mut room).is_null());
+        assert_eq!(dunlin_filled(program.at(), room + 1), Status::BadArgument);
+        assert_eq!(dunlin_filled(program.at(), usize::MAX), Status::BadArgument, "-1, as functions return that fail");
+    }
+    assert_eq!(program.poll().kind, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { dunlin_filled(program.at(), 1) }, Status::BadArgument, "its place may be another now");
+    program.receive(b"\x30\x04\x00\x01a0");
+    assert_eq!(program.poll().kind, 2);
+}
+
+#[test]
 fn memory_that_cannot_be_is_refused() {
     let mut program = Program::new();
     let whole = program.memory();
@@ -343,6 +389,7 @@ fn a_call_that_is_a_mistake_changes_nothing() {
         assert_eq!(dunlin_transmit(program.at(), 0, null_mut(), null_mut(), null_mut()), Status::BadArgument);
         let mut len = 1;
         assert_eq!(dunlin_transmit(program.at(), 0, null_mut(), &raw mut len, null_mut()), Status::BadArgument);
+        assert_eq!(len, 0, "nothing is to be written");
         assert_eq!(dunlin_subscribe(program.at(), null(), 0, null_mut()), Status::BadArgument);
         assert_eq!(dunlin_subscribe(program.at(), null(), 1, null_mut()), Status::BadArgument);
         let filter = dunlin_filter { text: bytes("a"), qos: 3 };
@@ -355,8 +402,12 @@ fn a_call_that_is_a_mistake_changes_nothing() {
         assert_eq!(dunlin_acknowledge(program.at(), dunlin_receipt { opaque: [0; 4] }), Status::Unknown);
         assert_eq!(dunlin_acknowledge(program.at(), dunlin_receipt { opaque: [0, 1, 2, 0] }), Status::Unknown);
         assert_eq!(dunlin_withdraw(program.at(), 0), Status::Unknown);
-        assert!(dunlin_inbox(null_mut(), null_mut()).is_null());
-        assert_eq!(dunlin_wait_ms(null(), 0), u32::MAX);
+        assert!(dunlin_inbox(null_mut(), &raw mut len).is_null());
+        assert!(dunlin_inbox(program.at(), null_mut()).is_null());
+        assert_eq!(dunlin_wait_ms(null(), 0), 0, "not for ever");
+        assert_eq!(dunlin_next_id(null()), 0);
+        assert_eq!(dunlin_fault(program.at(), null_mut()), Status::BadArgument);
+        assert_eq!(dunlin_supplied(program.at(), usize::MAX), Status::BadArgument);
     }
     assert_eq!(program.publish(&message("a", "1", 3)), Err(Status::BadArgument));
     assert_eq!(program.publish(&message("a/#", "1", 1)), Err(Status::BadText));
@@ -378,6 +429,11 @@ fn a_call_in_the_middle_of_another_is_told_so() {
         let ready = word.read();
         word.write(BUSY);
         assert_eq!(dunlin_publish(program.at(), &raw const ok, null_mut()), Status::Busy);
+        let mut out = [0_u8; 8];
+        let mut len = out.len();
+        let status = dunlin_transmit(program.at(), 0, out.as_mut_ptr().cast(), &raw mut len, null_mut());
+        assert_eq!((status, len), (Status::Busy, 0));
+        assert_eq!((dunlin_wait_ms(program.at(), 0), dunlin_is_connected(program.at())), (0, false));
         word.write(ready);
     }
     assert_eq!(program.publish(&ok), Ok(1));
@@ -431,7 +487,7 @@ fn a_long_message_may_take_longer_than_the_answer_to_a_ping_which_stands_behind_
 
 #[test]
 fn messages_are_acknowledged_by_hand() {
-    let mut program = Program::connected(&dunlin_options { manual_acks: true, ..options() });
+    let mut program = Program::connected(&dunlin_options { manual_acks: 1, ..options() });
     program.receive(b"\x32\x06\x00\x01a\x00\x091");
     let event = program.poll();
     assert_eq!((event.kind, program.poll().kind), (2, 0));
@@ -562,13 +618,14 @@ fn filters_come_and_go() {
 
 #[test]
 fn a_session_comes_back_after_a_restart() {
-    let durable = dunlin_options { durable: true, ..options() };
+    let durable = dunlin_options { durable: 1, ..options() };
     let mut program = Program::connected(&durable);
     let mut mark = dunlin_mark { packet_id: 0, stage: 0 };
     assert_eq!(program.publish(&message("a", "2", 2)), Ok(1));
     assert_eq!(program.transmit(), b"", "not before it is stored");
     // SAFETY: all of it is there.
     unsafe {
+        assert_eq!(dunlin_next_mark(program.at(), null_mut()), Status::BadArgument);
         assert_eq!(dunlin_next_mark(program.at(), &raw mut mark), Status::Ok);
         assert_eq!((mark.packet_id, mark.stage), (1, 1));
         assert_eq!(dunlin_mark_stored(program.at(), mark), Status::Ok);

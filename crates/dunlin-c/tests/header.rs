@@ -21,11 +21,16 @@ fn scratch(name: &str) -> PathBuf {
 
 /// Runs the compiler on `source` without an output of its own.
 fn compiles(compiler: &str, arguments: &[&str], source: &str) {
+    assert!(is_compiled(compiler, arguments, source), "{compiler} {arguments:?}");
+}
+
+fn is_compiled(compiler: &str, arguments: &[&str], source: &str) -> bool {
     let mut command = Command::new(compiler);
-    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fsyntax-only"]).args(arguments);
+    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Werror"]);
+    command.arg("-fsyntax-only").args(arguments);
     let mut child = command.arg("-I").arg(here("include")).arg("-").stdin(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), source.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{compiler} {arguments:?}");
+    child.wait().unwrap().success()
 }
 
 #[test]
@@ -45,7 +50,19 @@ fn constant_tables_are_constant_in_strict_c() {
         const dunlin_message will = { DUNLIN_TEXT(\"a\"), DUNLIN_TEXT(\"b\"), 1, true, false };\n\
         unsigned char tx[DUNLIN_TX_LEN(sizeof \"pump/3/flow\" - 1, 32) * 4], names[DUNLIN_FILTER_LEN(10)];\n";
     compiles("cc", &["-std=c99", "-xc"], table);
-    compiles("cc", &["-std=c11", "-xc"], table);
+    compiles("cc", &["-std=c11", "-xc", "-Wc++-compat", "-Wcast-qual"], table);
+    compiles("g++", &["-std=c++11", "-xc++", "-Wold-style-cast"], table);
+}
+
+#[test]
+fn the_length_of_a_pointer_is_not_taken_for_that_of_a_text() {
+    let text = |of: &str| {
+        format!(
+            "#include \"dunlin.h\"\n#define NAME \"pump\"\nextern const dunlin_bytes text;\nconst dunlin_bytes text = DUNLIN_TEXT({of});\n"
+        )
+    };
+    assert!(is_compiled("cc", &["-std=c11", "-xc"], &text("NAME")));
+    assert!(!is_compiled("cc", &["-std=c11", "-xc"], &text("(const char *)NAME")));
 }
 
 /// What the library says of each structure, as tests/layout.c prints it.
@@ -69,11 +86,13 @@ fn size_of_field<T, F>(_: impl Fn(&T) -> *const F) -> usize {
 
 #[test]
 fn structures_are_laid_out_as_the_header_says() {
-    let program = scratch("layout").join("layout");
-    let mut cc = Command::new("cc");
-    cc.arg("-I").arg(here("include")).arg(here("tests/layout.c")).arg("-o").arg(&program);
-    assert!(cc.status().unwrap().success());
-    let said = Command::new(&program).output().unwrap();
+    let said = |options: &[&str]| {
+        let program = scratch("layout").join("layout");
+        let mut cc = Command::new("cc");
+        cc.args(options).arg("-I").arg(here("include")).arg(here("tests/layout.c")).arg("-o").arg(&program);
+        assert!(cc.status().unwrap().success());
+        String::from_utf8(Command::new(&program).output().unwrap().stdout).unwrap()
+    };
     let is = layout! {
         dunlin_bytes { ptr, len }
         dunlin_session {}
@@ -92,7 +111,8 @@ fn structures_are_laid_out_as_the_header_says() {
         dunlin_fault_info { len, kind, detail, may_heal }
         dunlin_mark { packet_id, stage }
     };
-    assert_eq!(String::from_utf8(said.stdout).unwrap(), is);
+    assert_eq!(said(&[]), is);
+    assert_eq!(said(&["-fshort-enums"]), is, "as compilers for devices do");
 }
 
 /// The functions of the library as a header, made from its sources.
