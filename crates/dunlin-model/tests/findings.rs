@@ -131,3 +131,43 @@ fn a_restored_subscription_is_subscribed_to_again() {
     connect(&mut session, &mut inbox, CONNACK_RESUMED);
     assert_eq!(sent(&mut session), b"");
 }
+
+/// A CONNECT whose CONNACK never comes: what the next one says may be of a session that the client has not heard of.
+fn connect_in_vain(session: &mut Session<'_>, inbox: &mut Inbox<'_>) {
+    session.open(NOW, inbox);
+    assert_eq!(sent(session)[0], 0x10);
+    session.lost();
+}
+
+#[test]
+fn a_message_that_came_again_is_answered_behind_what_came_before_it() {
+    // [MQTT-4.6.0-3]
+    let mut storage: Storage<64, 64, 2> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mut session = Session::new(Options::new("c").persistent().keep_alive(0), memory);
+    connect(&mut session, &mut inbox, CONNACK_NEW);
+    assert_eq!(take(&mut session, &mut inbox, PUBLISH_7), 1);
+    connect(&mut session, &mut inbox, CONNACK_RESUMED);
+    assert_eq!(take(&mut session, &mut inbox, b"\x3c\x06\x00\x01t\x00\x08y"), 1);
+    assert_eq!(take(&mut session, &mut inbox, PUBLISH_7_AGAIN), 0);
+    assert_eq!(sent(&mut session), b"\x50\x02\x00\x08\x50\x02\x00\x07");
+}
+
+#[test]
+fn where_there_is_no_room_the_oldest_identifier_in_doubt_is_forgotten_and_no_other() {
+    let mut storage: Storage<64, 64, 2, 3> = Storage::new();
+    let (memory, mut inbox) = storage.split();
+    let mut session = Session::new(Options::new("c").persistent().keep_alive(0), memory);
+    connect(&mut session, &mut inbox, CONNACK_NEW);
+    assert_eq!(take(&mut session, &mut inbox, b"\x34\x06\x00\x01t\x00\x01a"), 1);
+    // The server loses the session, and nobody hears of it.
+    session.lost();
+    connect_in_vain(&mut session, &mut inbox);
+    connect(&mut session, &mut inbox, CONNACK_RESUMED);
+    assert_eq!(take(&mut session, &mut inbox, b"\x34\x06\x00\x01t\x00\x02b"), 1);
+    session.lost();
+    connect_in_vain(&mut session, &mut inbox);
+    connect(&mut session, &mut inbox, CONNACK_RESUMED);
+    assert_eq!(take(&mut session, &mut inbox, b"\x32\x06\x00\x01t\x00\x01c"), 1);
+    assert_eq!(take(&mut session, &mut inbox, b"\x3c\x06\x00\x01t\x00\x02b"), 0, "shown once");
+}

@@ -389,12 +389,23 @@ mod incoming_at_qos_2 {
             client.connect(RESUMED);
             assert_eq!(client.sent(100), b"");
             assert_eq!(client.told(&[publish(1, true), b"\x62\x02\0\x02".to_vec()].concat()), [""; 0]);
-            assert_eq!(client.sent(100), b"\x50\x02\0\x01\x70\x02\0\x02");
+            assert_eq!(client.sent(100), b"\x70\x02\0\x02\x50\x02\0\x01");
             // The server loses the session, and says so: the same identifier names another message.
             client.session.lost();
             client.connect(FORGOTTEN);
             assert_eq!(client.told(&publish(1, true)).len(), 1);
         }
+    }
+
+    #[test]
+    fn what_came_again_is_answered_behind_what_came_before_it() {
+        // [MQTT-4.6.0-3]
+        let mut client = Client::connected();
+        client.told(&publish(1, false));
+        client.session.lost();
+        client.connect(RESUMED);
+        assert_eq!(client.told(&[publish(2, true), publish(1, true)].concat()).len(), 1);
+        assert_eq!(client.sent(100), b"\x50\x02\0\x02\x50\x02\0\x01");
     }
 
     #[test]

@@ -77,13 +77,24 @@ impl<'s> Inbound<'s> {
                 if *entry & OWED != 0 {
                     return self.stall(); // one answer each: the one that is owed leaves first
                 }
-                *entry |= OWED;
+                // The session on the server knows it, so it is in doubt no more; its acknowledgement leaves behind those of
+                // what came before it [MQTT-4.6.0-3].
+                *entry = OVER;
+                self.remove_all(OVER, OVER, 0);
+                self.push(id, header::PUBREC);
                 return Verdict::Taken; // [MQTT-4.3.3-2]
             }
         }
         // The last entry is kept for the answer to a PUBREL of an unknown identifier.
-        if HAS_QOS2 && (is_lost || self.space() < 2) {
-            self.remove_all(CURRENT | OWED, 0, 0); // in doubt; and the server cannot have so many under way
+        if HAS_QOS2 && is_lost {
+            self.remove_all(CURRENT | OWED, 0, 0); // in doubt
+        } else if HAS_QOS2
+            && self.space() < 2
+            && let Some(oldest) = self.find(CURRENT | OWED, 0)
+        {
+            // The server cannot have so many under way, and those of a lost session are the oldest.
+            *oldest = Received(OVER);
+            self.remove_all(OVER, OVER, 0);
         }
         if self.space() < 2 {
             let is_owed = if HAS_QOS2 { self.find(OWED, OWED).is_some() } else { self.len > 0 };
@@ -240,6 +251,43 @@ impl<'s> Inbound<'s> {
     fn stall(&mut self) -> Verdict {
         self.wait();
         Verdict::Stall
+    }
+}
+
+/// Where things stand, for model checkers, who take a session apart: it cannot grow.
+#[cfg(all(feature = "verify", not(any(feature = "durable", feature = "large", feature = "manual"))))]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    is_unsettled: bool,
+    stall: Stall,
+}
+
+#[cfg(all(feature = "verify", not(any(feature = "durable", feature = "large", feature = "manual"))))]
+#[expect(clippy::unused_self, reason = "stands in for what can grow")]
+impl<'s> Inbound<'s> {
+    pub fn set_growing(&mut self, _: bool) {}
+
+    pub fn wants_space(&self) -> bool {
+        false
+    }
+
+    /// State and memory apart, what is unused cleared; and how many entries are in use.
+    pub fn into_parts(self) -> (State, &'s mut [Received], usize) {
+        self.table.get_mut(self.len..).unwrap_or_default().fill(Received::FREE);
+        (State { is_unsettled: self.is_unsettled, stall: self.stall }, self.table, self.len)
+    }
+
+    pub fn from_parts(state: State, table: &'s mut [Received], len: usize) -> Self {
+        Self { table, len, is_unsettled: state.is_unsettled, stall: state.stall }
+    }
+
+    pub fn invariant(&self) -> Result<(), &'static str> {
+        let used = self.table.get(..self.len).ok_or("more entries are in use than there are")?;
+        let is_idle = |entry: &&Received| entry.0 & (OWED | HELD) == 0;
+        if used.iter().any(|entry| is_idle(&entry)) {
+            return Err("an entry stands for nothing");
+        }
+        Ok(())
     }
 }
 

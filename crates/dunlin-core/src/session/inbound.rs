@@ -154,7 +154,7 @@ impl<'s> Inbound<'s> {
             if flags.is_dup() || !self.is_in_doubt(entry) {
                 return self.on_repeat(self.at.found, entry);
             }
-            self.forget_doubtful(wants_mark); // [MQTT-3.3.1-1]
+            self.forget_doubtful(usize::MAX, wants_mark); // [MQTT-3.3.1-1]
             if wants_mark && entry.stage != Stage::Unasked {
                 return self.stall(); // until its mark is stored
             }
@@ -164,7 +164,8 @@ impl<'s> Inbound<'s> {
             if self.is_growing() {
                 return self.stall();
             }
-            self.forget_doubtful(wants_mark); // the server cannot have so many under way
+            // The server cannot have so many under way, and those of a lost session are the oldest.
+            self.forget_doubtful(1, wants_mark);
             self.drop_copies(None); // they take no place that a message needs
         }
         if self.table.space() < 2 {
@@ -177,7 +178,7 @@ impl<'s> Inbound<'s> {
     /// A QoS 2 PUBLISH whose identifier is known.
     fn on_repeat(&mut self, index: usize, entry: Received) -> Verdict {
         match entry.stage {
-            Stage::Known => self.owe(index, Stage::Pubrec),
+            Stage::Known => self.came_again(index, entry, Stage::Pubrec),
             // The application may let the one that is owed wait, perhaps for a message behind this one. So it is not
             // waited for here; where there is no room to remember a second one, it is for both.
             Stage::Shown2 | Stage::Pubrec if MANUAL => {
@@ -188,12 +189,23 @@ impl<'s> Inbound<'s> {
                     return self.stall();
                 }
             }
-            Stage::Unasked if MANUAL => self.owe(index, Stage::Shown2),
-            Stage::Handled if DURABLE => self.owe(index, Stage::Unmarked),
+            Stage::Unasked if MANUAL => self.came_again(index, entry, Stage::Shown2),
+            Stage::Handled if DURABLE => self.came_again(index, entry, Stage::Unmarked),
             // One answer each: the one that is owed leaves first.
             _ => return self.stall(),
         }
         Verdict::Taken
+    }
+
+    /// The acknowledgement of a message that came again leaves behind those of what came before it [MQTT-4.6.0-3]. The
+    /// session on the server knows the message, so it is in doubt no more; but a receipt of it stays good.
+    fn came_again(&mut self, index: usize, entry: Received, stage: Stage) {
+        self.remove(index);
+        let epoch = if stage == Stage::Shown2 { entry.epoch } else { self.at.sessions };
+        self.push_entry(Received { stage, epoch, ..entry });
+        if cfg!(feature = "durable") {
+            self.at.has_mark |= stage.wants_mark();
+        }
     }
 
     /// The message last admitted is complete and is being shown.
@@ -368,17 +380,21 @@ impl<'s> Inbound<'s> {
     pub fn renew(&mut self, server: Server, wants_mark: bool) {
         self.at.sessions = self.at.sessions.wrapping_add(1);
         if server == Server::HasForgotten {
-            self.forget_doubtful(wants_mark);
+            self.forget_doubtful(usize::MAX, wants_mark);
         }
     }
 
-    /// The session is lost in which the identifiers that are in doubt had a meaning.
-    fn forget_doubtful(&mut self, wants_mark: bool) {
+    /// The session is lost in which the identifiers that are in doubt had a meaning: forgets the oldest, so many of them.
+    fn forget_doubtful(&mut self, most: usize, wants_mark: bool) {
+        let mut left = most;
         let mut index = 0_usize;
-        while QOS2 && index < self.table.len() {
+        while QOS2 && left > 0 && index < self.table.len() {
             let entry = self.entry(index);
             let is_past = matches!(entry.stage, Stage::Unasked | Stage::Handled | Stage::Known | Stage::Again);
-            if is_past && self.is_in_doubt(entry) {
+            if entry.stage == Stage::Stale {
+                left = left.wrapping_sub(1); // on its way out
+            } else if is_past && self.is_in_doubt(entry) {
+                left = left.wrapping_sub(1);
                 if !wants_mark || matches!(entry.stage, Stage::Unasked | Stage::Again) {
                     self.remove(index);
                     continue;

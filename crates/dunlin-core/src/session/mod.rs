@@ -4,7 +4,15 @@
 //! is subscribed; `keep_alive` alone does arithmetic on time; `next` asks them all what leaves next. Packets that came
 //! are told apart in `incoming`, messages larger than the inbox in `large`.
 
-#[cfg(any(test, not(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend"))))]
+#[cfg(any(
+    test,
+    not(any(
+        feature = "durable",
+        feature = "large",
+        feature = "manual",
+        all(feature = "suspend", not(feature = "verify"))
+    ))
+))]
 pub(crate) mod acks;
 #[cfg(all(feature = "qos2", feature = "subscribe"))]
 pub(crate) mod common;
@@ -12,7 +20,12 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod filters;
 pub(crate) mod ids;
-#[cfg(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend"))]
+#[cfg(any(
+    feature = "durable",
+    feature = "large",
+    feature = "manual",
+    all(feature = "suspend", not(feature = "verify"))
+))]
 pub(crate) mod inbound;
 mod incoming;
 pub(crate) mod keep_alive;
@@ -40,7 +53,12 @@ mod table;
 #[cfg(feature = "verify")]
 mod verify;
 
-#[cfg(not(any(feature = "durable", feature = "large", feature = "manual", feature = "suspend")))]
+#[cfg(not(any(
+    feature = "durable",
+    feature = "large",
+    feature = "manual",
+    all(feature = "suspend", not(feature = "verify"))
+)))]
 pub(crate) use acks as inbound;
 #[cfg(feature = "durable")]
 use error::RestoreError;

@@ -64,7 +64,8 @@ const QOS2: bool = cfg!(feature = "qos2");
 
 /// Whether the slots are few, as in a device: then what has been released is looked through from the front, and
 /// `next_release` is not kept.
-const SHORT: bool = cfg!(not(any(feature = "durable", feature = "large", feature = "suspend")));
+const SHORT: bool =
+    cfg!(not(any(feature = "durable", feature = "large", all(feature = "suspend", not(feature = "verify")))));
 
 /// What is held in `tx`, and what may push it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
