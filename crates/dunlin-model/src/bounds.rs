@@ -28,10 +28,11 @@ const NONE: Bounds = Bounds {
     window: 2,
     external: false,
     on_release: false,
-    reuse_ids: true,
+    reuse_ids: cfg!(feature = "whole"),
 };
 
 /// About a million states.
+#[cfg(feature = "whole")]
 pub fn short() -> Vec<Named> {
     vec![
         Named {
@@ -67,7 +68,59 @@ pub fn short() -> Vec<Named> {
     ]
 }
 
+/// What can happen to a session in RAM.
+#[cfg(not(feature = "whole"))]
+pub fn short() -> Vec<Named> {
+    vec![
+        Named { name: "small: out", bounds: Bounds { out: vec![2, 1, 2], cuts: 3, ..NONE }, limit: None },
+        Named {
+            name: "small: out, to a broker that delivers late and forgets",
+            bounds: Bounds { out: vec![2, 1, 2], cuts: 3, forgets: 2, on_release: true, ..NONE },
+            limit: None,
+        },
+        Named {
+            name: "small: in",
+            bounds: Bounds { inbound: vec![2, 1, 2, 2], cuts: 4, forgets: 1, ..NONE },
+            limit: None,
+        },
+        Named {
+            name: "small: both ways",
+            bounds: Bounds { out: vec![2, 1], inbound: vec![2, 1], cuts: 2, forgets: 1, ..NONE },
+            limit: None,
+        },
+    ]
+}
+
+/// The same, with more that goes wrong.
+#[cfg(not(feature = "whole"))]
+pub fn long() -> Vec<Named> {
+    let mut all = short();
+    all.push(Named {
+        name: "small, long: in, five cuts, three sessions forgotten",
+        bounds: Bounds { inbound: vec![2, 1, 2, 2], cuts: 5, forgets: 3, ..NONE },
+        limit: Some(24_000_000),
+    });
+    all.push(Named {
+        name: "small, long: both ways, three messages each",
+        bounds: Bounds { out: vec![2, 1, 2], inbound: vec![2, 2, 1], cuts: 3, forgets: 2, ..NONE },
+        limit: Some(24_000_000),
+    });
+    all
+}
+
+/// Where a fault should show, the smallest first.
+#[cfg(not(feature = "whole"))]
+pub fn seeded(_: Fault) -> Vec<Bounds> {
+    vec![
+        Bounds { out: vec![2, 1], cuts: 1, ..NONE },
+        Bounds { inbound: vec![2, 1], cuts: 1, ..NONE },
+        Bounds { out: vec![2, 2], cuts: 1, on_release: true, ..NONE },
+        Bounds { inbound: vec![2, 2], cuts: 2, forgets: 1, ..NONE },
+    ]
+}
+
 /// More than ten million.
+#[cfg(feature = "whole")]
 pub fn long() -> Vec<Named> {
     let mut all = short();
     all.extend([
@@ -105,6 +158,7 @@ pub fn long() -> Vec<Named> {
 }
 
 /// Where a fault should show, the smallest first.
+#[cfg(feature = "whole")]
 pub fn seeded(_: Fault) -> Vec<Bounds> {
     vec![
         Bounds { out: vec![2, 1], cuts: 1, power_cuts: 1, refusals: 1, external: true, ..NONE },

@@ -1,21 +1,19 @@
 //! The shipped session in a form that can be copied, compared and hashed, and what a driver does with it.
 
-use dunlin_core::{
-    Event, External, Fault, Filter, Inbox, Instant, Mark, Memory, Options, PacketId, Publish, PublishError, QoS,
-    Received, Restored, Session, Slot, Suspended, Topic, Transmit,
-};
+#[cfg_attr(not(feature = "whole"), path = "client/small.rs")]
+#[cfg_attr(feature = "whole", path = "client/whole.rs")]
+mod parts;
 
-use crate::packet::{Packet, TOPIC};
-use crate::stored::Stored;
+use dunlin_core::{Event, Fault, Inbox, Instant, Memory, PacketId, QoS, Received, Session, Slot, Suspended, Transmit};
+
+use crate::packet::Packet;
+use parts::{FILTERS, OPTIONS};
 
 const SLOTS: usize = 3;
 const TX: usize = SLOTS * 16;
-const RECEIVED: usize = 4;
+const RECEIVED: usize = 3;
 const INBOX: usize = 48;
 const NOW: Instant = Instant::from_millis(1);
-
-const FILTERS: &[Filter<'static>] = &[Filter::literal(TOPIC, QoS::ExactlyOnce)];
-const OPTIONS: Options<'static> = Options::new("c").durable().keep_alive(0).subscriptions(FILTERS);
 
 /// A session, its memory, and the bytes it has not taken yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +22,7 @@ pub struct Client {
     tx: [u8; TX],
     slots: [Slot; SLOTS],
     received: [Received; RECEIVED],
+    filters: [u8; FILTERS],
     inbox: Vec<u8>,
 }
 
@@ -38,37 +37,16 @@ pub enum Told {
 }
 
 impl Client {
-    /// The power is on: a new session, with what the store kept. Gives the names of the messages that came back.
-    pub fn boot(stored: &Stored, external: bool) -> Result<Self, &'static str> {
-        let mut client = Self {
+    /// A new session.
+    fn new() -> Self {
+        Self {
             session: blank(),
             tx: [0; TX],
             slots: [Slot::FREE; SLOTS],
             received: [Received::FREE; RECEIVED],
+            filters: [0; FILTERS],
             inbox: Vec::new(),
-        };
-        client.with(|session, _| {
-            for id in &stored.released {
-                session.restore(Restored::Released(*id)).map_err(|_| "a released message cannot be restored")?;
-            }
-            for (id, message) in &stored.messages {
-                let payload = [*message];
-                let publish = Publish::new(TOPIC, &payload).with_qos(qos(qos_of(*message)));
-                let payload = External { key: u32::from(*message), len: 1 };
-                let entry = if external {
-                    let (topic, qos) = (Topic::from_store(TOPIC.as_bytes()), publish.qos());
-                    Restored::External { id: *id, topic, qos, retain: false, payload }
-                } else {
-                    Restored::Message { id: *id, publish }
-                };
-                session.restore(entry).map_err(|_| "a message cannot be restored")?;
-            }
-            for id in &stored.received {
-                session.restore(Restored::Received(*id)).map_err(|_| "a received identifier cannot be restored")?;
-            }
-            Ok::<(), &str>(())
-        })?;
-        Ok(client)
+        }
     }
 
     /// Puts the session together, lets `what` use it, and takes it apart again.
@@ -77,8 +55,12 @@ impl Client {
         let mut inbox = Inbox::new(&mut bytes);
         assert_eq!(inbox.push(&self.inbox), self.inbox.len(), "what was in the inbox fits it");
         let suspended = std::mem::replace(&mut self.session, blank());
-        let memory =
-            Memory { tx: &mut self.tx, slots: &mut self.slots, received: &mut self.received, filters: &mut [] };
+        let memory = Memory {
+            tx: &mut self.tx,
+            slots: &mut self.slots,
+            received: &mut self.received,
+            filters: &mut self.filters,
+        };
         let mut session = Session::resume(OPTIONS, suspended, memory);
         let result = what(&mut session, &mut inbox);
         self.inbox = inbox.pending().to_vec();
@@ -94,35 +76,17 @@ impl Client {
         self.with(|session, inbox| {
             session.lost();
             inbox.clear();
-            if let (true, Some(id)) = (reuse_ids, PacketId::new(1)) {
-                // As if 65,535 messages had gone by: identifiers come round as early as possible.
-                let _ = session.restore(Restored::NextId(id));
+            if reuse_ids {
+                parts::reuse_ids(session);
             }
         });
-    }
-
-    pub fn publish(&mut self, message: u8, external: bool) -> Result<PacketId, PublishError> {
-        let payload = [message];
-        let publish = Publish::new(TOPIC, &payload).with_qos(qos(qos_of(message)));
-        let id = self.with(|session, _| match external {
-            true => session.publish_external(&publish, External { key: u32::from(message), len: 1 }),
-            false => session.publish(&publish),
-        })?;
-        Ok(id.expect("QoS 1 and 2 have an identifier"))
     }
 
     pub fn withdraw(&mut self, id: PacketId) -> bool {
         self.with(|session, _| session.withdraw(id))
     }
 
-    pub fn marks(&mut self) -> Vec<Mark> {
-        self.with(|session, _| session.marks().collect())
-    }
-
-    pub fn mark_stored(&mut self, mark: Mark) {
-        self.with(|session, _| session.mark_stored(mark));
-    }
-
+    #[cfg_attr(not(feature = "whole"), expect(unused_variables, reason = "payloads are in the session"))]
     /// The next packet that leaves, written byte by byte; with `cut_short`, all of it but the last byte. A payload
     /// outside the session is asked for by its number.
     pub fn transmit(&mut self, cut_short: bool, has_payload: impl Fn(u8) -> bool) -> Transmitted {
@@ -132,6 +96,7 @@ impl Client {
                 let mut byte = [0];
                 match session.transmit(NOW, &mut byte) {
                     Transmit::Bytes(_) => bytes.extend(byte),
+                    #[cfg(feature = "whole")]
                     Transmit::Payload { key, .. } => {
                         let number = u8::try_from(key).expect("keys are message numbers");
                         if !has_payload(number) {

@@ -50,8 +50,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: &[Self] = &[
+    /// Those that this build of the model can do.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of_store = if cfg!(feature = "whole") { Self::OF_STORE } else { &[] };
+        of_store.iter().chain(Self::OF_WIRE).copied()
+    }
+
+    /// What is wrong with a store, or with who uses it.
+    const OF_STORE: &[Self] = &[
         Self::AcceptedBeforeStored,
         Self::AcceptedNotStored,
         Self::ReleasedNotStored,
@@ -65,6 +71,10 @@ impl Fault {
         Self::NothingRestored,
         Self::PayloadDroppedEarly,
         Self::RefusedNotWithdrawn,
+    ];
+
+    /// What is wrong with a wire, or with who tells the session about it.
+    const OF_WIRE: &[Self] = &[
         Self::DupCleared,
         Self::DupInvented,
         Self::DupFromBrokerInvented,

@@ -68,8 +68,8 @@ fn verdict(fine: bool) -> &'static str {
 /// Each fault in turn: what finds it, and in how many steps.
 fn seed_faults() -> bool {
     let mut found = 0;
-    for fault in Fault::ALL {
-        match seeded(*fault).iter().find_map(|bounds| find(Model::new(bounds.clone(), Some(*fault)))) {
+    for fault in Fault::all() {
+        match seeded(fault).iter().find_map(|bounds| find(Model::new(bounds.clone(), Some(fault)))) {
             Some((verdict, path)) => {
                 found += 1;
                 println!("{fault}: {verdict}, after {} steps", path.len());
@@ -77,8 +77,8 @@ fn seed_faults() -> bool {
             None => println!("{fault}: NOT FOUND"),
         }
     }
-    println!("{found} of {} faults found", Fault::ALL.len());
-    found == Fault::ALL.len()
+    println!("{found} of {} faults found", Fault::all().count());
+    found == Fault::all().count()
 }
 
 fn steps(path: stateright::Path<dunlin_model::World, dunlin_model::Action>) -> String {

@@ -1,6 +1,28 @@
 //! What survives a power cut: the contract of a store, in the fewest lines that keep it.
 
-use dunlin_core::{Mark, PacketId, Stage};
+use dunlin_core::PacketId;
+#[cfg(feature = "whole")]
+pub use dunlin_core::{Mark, Stage};
+
+/// What a session without marks never asks for.
+#[cfg(not(feature = "whole"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    pub id: PacketId,
+    pub stage: Stage,
+}
+
+/// As [`Mark`].
+#[cfg(not(feature = "whole"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(dead_code)]
+pub enum Stage {
+    Accepted,
+    Released,
+    Done,
+    Received,
+    Forgotten,
+}
 
 /// The contents of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

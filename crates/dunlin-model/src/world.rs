@@ -1,6 +1,6 @@
 //! Everything there is, and everything that can happen next.
 
-use dunlin_core::{Mark, PublishError, Stage};
+use dunlin_core::PublishError;
 use stateright::Property;
 
 use crate::broker::{Broker, Meaning};
@@ -8,7 +8,7 @@ use crate::client::{Client, Transmitted};
 use crate::fault::Fault;
 use crate::packet::Packet;
 use crate::referee::{Referee, Verdict};
-use crate::stored::Stored;
+use crate::stored::{Mark, Stage, Stored};
 
 /// How much may happen.
 #[derive(Clone, Debug)]
@@ -269,7 +269,11 @@ impl World {
                 if model.has(Fault::AcceptedBeforeStored) {
                     self.referee.accepted(message);
                 }
-                self.puts.push((Mark { id, stage: Stage::Accepted }, message));
+                if Client::IS_DURABLE {
+                    self.puts.push((Mark { id, stage: Stage::Accepted }, message));
+                } else {
+                    self.referee.accepted(message);
+                }
             }
             Action::Stored(at) => {
                 let (mark, message) = self.puts.remove(at);
