@@ -33,7 +33,7 @@ const SETS: [&str; 9] = [
 ];
 
 /// Above this the stage fails: the equivalent application on Cortex-M4F, in bytes of flash.
-const LIMIT: u64 = 9_000;
+const LIMIT: u64 = 9_200;
 
 pub fn run() -> Result<()> {
     on_sockets()?;
