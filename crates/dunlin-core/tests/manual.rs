@@ -1,6 +1,6 @@
 //! Acknowledgement by the application.
 
-use dunlin_core::{Options, QoS, Receipt};
+use dunlin_core::{Event, Fault, Instant, Options, QoS, Receipt, Session, Storage, Transmit};
 use dunlin_testkit::Seen::{self, Connected};
 use dunlin_testkit::{CLIENT, Message, PUBACK, PUBREC, PUBREL, Packet, Pair, Persistence, RESUMING, Then};
 
@@ -309,4 +309,32 @@ fn a_receipt_passes_through_bytes() {
     }
     assert_eq!(Receipt::from_bytes([0, 0, 0, 0]), None);
     assert_eq!(Receipt::from_bytes([0, 1, 2, 0]), None);
+}
+
+#[test]
+fn too_many_messages_are_too_many_whether_or_not_their_pubrecs_have_left() {
+    let now = Instant::from_millis(1);
+    for has_left in [true, false] {
+        let mut storage: Storage<64, 64, 2, 3> = Storage::new();
+        let (memory, mut inbox) = storage.split();
+        let mut session = Session::new(Options::new("c").persistent().manual_acks().keep_alive(0), memory);
+        let send = |session: &mut Session<'_>| while let Transmit::Bytes(_) = session.transmit(now, &mut [0; 64]) {};
+        session.open(now, &mut inbox);
+        send(&mut session);
+        inbox.push(b"\x20\x02\x00\x00\x34\x06\x00\x01t\x00\x03x");
+        assert!(matches!(session.poll(now, &mut inbox), Ok(Some(Event::Connected { .. }))));
+        let Ok(Some(Event::Message(message))) = session.poll(now, &mut inbox) else { panic!("no message") };
+        assert!(session.acknowledge(message.receipt().unwrap()));
+        if has_left {
+            send(&mut session);
+        }
+        // One that the application keeps, the first one again, behind it or not, and one more than there is room for.
+        inbox.push(b"\x34\x06\x00\x01t\x00\x07y\x3c\x06\x00\x01t\x00\x03x\x34\x06\x00\x01t\x00\x05z");
+        assert!(matches!(session.poll(now, &mut inbox), Ok(Some(Event::Message(_)))));
+        if !has_left {
+            assert_eq!(session.poll(now, &mut inbox), Ok(None), "it leaves, which may help");
+            send(&mut session);
+        }
+        assert_eq!(session.poll(now, &mut inbox), Err(Fault::TooMany), "{has_left}");
+    }
 }

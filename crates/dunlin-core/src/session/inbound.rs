@@ -616,13 +616,17 @@ impl<'s> Inbound<'s> {
         Verdict::Stall
     }
 
-    /// Waits, if something that leaves or is stored frees an entry.
+    /// Waits, if something that leaves or is stored brings the server to free an entry. What stands behind a message that
+    /// the application keeps does not leave.
     fn stall_or_too_many(&mut self) -> Verdict {
         let mut index = 0_usize;
+        let mut is_kept = false;
         while let Some(entry) = self.table.get_mut(index) {
-            if !entry.stage.awaits_pubrel() {
+            let is_held_up = is_kept && entry.stage == Stage::Pubrec;
+            if !entry.stage.awaits_pubrel() && !is_held_up {
                 return self.stall();
             }
+            is_kept |= MANUAL && entry.stage == Stage::Shown2;
             index = index.wrapping_add(1);
         }
         Verdict::TooMany
