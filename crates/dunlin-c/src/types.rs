@@ -171,7 +171,7 @@ impl dunlin_bytes {
         if self.ptr.is_null() && self.len == 0 { Ok(None) } else { unsafe { self.get() }.map(Some) }
     }
 
-    /// The same, which must be text. Only its length is checked again by the session.
+    /// The same, which must be text. Whether it is a name or a filter is for the session to say.
     pub(crate) unsafe fn text<'a>(self) -> Result<&'a str, Status> {
         // SAFETY: as above.
         let bytes = unsafe { self.get() }?;

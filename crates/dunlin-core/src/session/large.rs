@@ -165,7 +165,7 @@ impl Session<'_> {
                     return Err(Pause::GoOn);
                 }
                 self.large_shown();
-                self.large_handled();
+                self.handled(); // there is nothing to do with it, and nobody has a receipt for it
                 self.skipped = self.skipped.wrapping_add(1);
                 self.large.refused = None;
                 Ok(Kind::Skipped { qos: self.large.flags.qos(), len: self.large.total })
@@ -193,13 +193,6 @@ impl Session<'_> {
     fn large_shown(&mut self) {
         if !self.large.flags.is_qos0() {
             self.inbound.shown();
-        }
-    }
-
-    /// There is nothing to do with it, and nobody has a receipt for it.
-    fn large_handled(&mut self) {
-        if self.inbound.settle(self.options.is_durable()) {
-            self.is_quiet = false;
         }
     }
 

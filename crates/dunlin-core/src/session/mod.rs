@@ -644,6 +644,11 @@ impl<'s> Session<'s> {
         if self.options.is_manual() {
             return self.inbound.leave_unsettled();
         }
+        self.handled();
+    }
+
+    /// The message last shown is handled.
+    fn handled(&mut self) {
         if cfg!(feature = "subscribe") && self.inbound.settle(self.options.is_durable()) {
             self.is_quiet = false;
         }
